@@ -5,7 +5,10 @@ Rules:
    piece of a reply. Whoever is slower is let go.
 2. A connection on which no whole request has arrived gives way to new ones when all places are taken
    (`aqua_compat.http.server`), so that whoever opens many and says nothing keeps nobody out.
-3. When a client leaves, what it asked is abandoned where it only reads; what it writes is brought to an end.
+3. When a client leaves, what it asked is abandoned where it only reads; what it writes is brought to an end. One that
+   only ended its sending side (`nc -N` does) looks just like one that left, so it gets what was asked for; but while
+   something has to happen first, `LINGER` seconds are all that a blocked query or a stream of events has, and none once
+   the stream began.
 4. A connection on which anything was wrong is closed after the answer: what follows on it can't be trusted to begin
    where we think it does.
 5. Bytes that h11 took for one whole request without a body mean that again, so it isn't asked again: where the answer
@@ -24,6 +27,7 @@ import h11
 import structlog
 import trio
 
+from aqua_compat.http.client_waits import LINGER, ClientWaits
 from aqua_compat.http.message import HttpReply, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.ready import (
@@ -44,11 +48,18 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 PIECE: Final = 64 * 1024  # bytes that are sent at once
 READ: Final = 16 * 1024  # bytes that are read at once
 MAX_HEADERS: Final = 100
-LINGER: Final = 1.0  # seconds
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 Handle = Callable[[HttpRequest], Awaitable[HttpReply]]
 """Answers a request. May raise Problem."""
+
+Waits = Callable[[HttpRequest], bool]
+"""Whether the answer to a request may be one that waits for something to happen."""
+
+
+def nothing_waits(request: HttpRequest) -> bool:  # noqa: ARG001 - as `Waits` has it
+    """Where every answer is found at once, or in a time that is known."""
+    return False
 
 
 class Connection:
@@ -61,8 +72,10 @@ class Connection:
         limits: HttpSettings,
         at_hand: AtHand = nothing_at_hand,
         known: KnownRequests | None = None,
+        waits: Waits = nothing_waits,
     ) -> None:
         """`known`: remembers requests, for other connections too."""
+        self._waits = waits
         self._at_hand = at_hand
         self._known = known_requests() if known is None else known
         self._opening = b""
@@ -230,12 +243,15 @@ class Connection:
             return ready.reply
         reply: HttpReply | None = None
         async with background() as nursery:
+            waits = ClientWaits()
             if request.method in _SAFE:
-                nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
-            try:
-                reply = await self._handle(request)
-            except Problem as problem:
-                reply = HttpReply(problem.status, problem.all_headers(), problem.body())
+                ended = waits.note_end if self._waits(request) else _go_on
+                nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope, ended)
+            with waits.one(LINGER):
+                try:
+                    reply = await self._handle(request)
+                except Problem as problem:
+                    reply = HttpReply(problem.status, problem.all_headers(), problem.body())
         return reply
 
     def _remember(self, request: HttpRequest) -> None:
@@ -244,18 +260,20 @@ class Connection:
         if is_whole and not request.body and request.method == "GET" and 0 < len(self._opening) <= LONGEST_KNOWN:
             self._known[self._opening] = request
 
-    async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
-        """Cancels when the client leaves. What it sends before its answer has come is kept, up to `READ` bytes: of who
-        sends more it couldn't be known any more whether it is there, and so it is let go."""
+    async def _cancel_when_gone(self, scope: trio.CancelScope, when_ended: Callable[[], None]) -> None:
+        """Cancels when the client is gone for certain. `when_ended` is called when it sends no more, which may mean
+        that it is gone (rule 3). What it sends before its answer has come is kept, up to `READ` bytes: of who sends
+        more it couldn't be known any more whether it is there, and so it is let go."""
         kept = 0
         while kept <= READ:
             try:
                 received = bytes(await self._stream.receive_some(READ))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                received = b""
+                break
             self._protocol.receive_data(received)
             if not received:
-                break
+                when_ended()
+                return
             kept += len(received)
         scope.cancel()
 
@@ -279,11 +297,18 @@ class Connection:
         await self._send_all(self._protocol.send(h11.EndOfMessage()) or b"")
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes], *, watches: bool) -> None:
-        """`watches`: so that a client that left is noticed before there is something to send."""
+        """`watches`: so that a client that left is noticed before there is something to send. What is at hand is sent
+        to one that may have, and no more is awaited for it (rule 3)."""
+        waits, linger = ClientWaits(), LINGER
         async with background() as nursery:
             if watches:
-                nursery.start_soon(self._cancel_when_gone, self._scope)
-            async for piece in pieces:
+                nursery.start_soon(self._cancel_when_gone, self._scope, waits.note_end)
+            while True:
+                with waits.one(linger) as waiting:
+                    piece = await anext(pieces, None)
+                if waiting.cancelled_caught or piece is None:
+                    return
+                linger = 0.0
                 await self._send_all(self._protocol.send(h11.Data(data=piece)) or b"")
 
     def _bytes_of(self, body: bytes) -> bytes:
@@ -312,6 +337,10 @@ class Connection:
             for _ in range(self._limits.max_body // READ):
                 if not await self._stream.receive_some(READ):
                     return
+
+
+def _go_on() -> None:
+    """What is asked for comes within a time that is known, whether anybody reads it or not."""
 
 
 _CODES: Final = {431: "head-too-large", 501: "not-implemented"}

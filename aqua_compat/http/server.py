@@ -21,6 +21,7 @@ from aqua_compat.http.access import AddressGuard, check_may
 from aqua_compat.http.connection import Connection, Handle
 from aqua_compat.http.consul.consul_api import ConsulApi, consul_api
 from aqua_compat.http.consul.local_agent import RunningAgent
+from aqua_compat.http.consul.query import is_blocking
 from aqua_compat.http.feeds import Feeds
 from aqua_compat.http.listeners import (
     SOCKET,
@@ -102,11 +103,15 @@ class Router:
         """The answer to a request that may be asked, where that needs no waiting."""
         return self._consul.at_hand(request)
 
+    def waits(self, request: HttpRequest) -> bool:
+        """Whether the answer to a request may wait for a change."""
+        return _is_consuls(request) and is_blocking(request.query)
+
     async def answer(self, request: HttpRequest) -> HttpReply:
         """The answer to a request that may be asked. Raises Problem for what was wrong with it."""
         if is_of_page(request):
             return page_reply(request)
-        if request.path[:1] == ("v1",) and request.path[1:2] not in _OWN:
+        if _is_consuls(request):
             return await self._consul.answer(request)
         operation = _operation_of(request)
         check_may(request, operation.grant)
@@ -119,6 +124,10 @@ class Router:
         except CallFailed as error:
             info = ErrorInfo.of(error)
             raise Problem(status_of(info.known_code), info.code, info.text) from error
+
+
+def _is_consuls(request: HttpRequest) -> bool:
+    return request.path[:1] == ("v1",) and request.path[1:2] not in _OWN
 
 
 def _operation_of(request: HttpRequest) -> HttpOperation:
@@ -186,7 +195,7 @@ async def open_http_server(
 
         async def on_socket(stream: trio.SocketStream) -> None:
             handle = answering(router, lambda request: request._replace(grant=AccessLevel.OPERATE))
-            connection = Connection(stream, handle, settings, router.at_hand, router.known)
+            connection = Connection(stream, handle, settings, router.at_hand, router.known, router.waits)
             if not is_own_user(stream):
                 await connection.refuse(Problem(403, "not-permitted", "the socket is for the node's own user and root"))
                 return
@@ -203,10 +212,15 @@ async def open_http_server(
                 secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
             judge = partial(judged_at, guard, remote)
-            at_hand = at_hand_of(router, partial(judge, counts=False))
-            await _serve(
-                Connection(secured, answering(router, judge), settings, at_hand, router.known), by_address, remote
+            connection = Connection(
+                secured,
+                answering(router, judge),
+                settings,
+                at_hand_of(router, partial(judge, counts=False)),
+                router.known,
+                router.waits,
             )
+            await _serve(connection, by_address, remote)
 
         tasks.start_soon(accept)
         try:

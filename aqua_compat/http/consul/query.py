@@ -71,6 +71,11 @@ def query_of(parameters: Sequence[tuple[str, str]]) -> Query:
     )
 
 
+def is_blocking(parameters: Sequence[tuple[str, str]]) -> bool:
+    """Whether a request with these parameters may wait for a change, as one that names the index that is known does."""
+    return any(name == "index" and value.strip("0") for name, value in parameters)
+
+
 def _index(text: str) -> int:
     if not text:
         return 0

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from aqua_compat.http.client_waits import LINGER
 from aqua_compat.http.connection import READ, Connection, Handle
 from aqua_compat.http.message import HttpReply, HttpRequest
 from aqua_compat.http.ready import KnownRequests, ReadyReply, known_requests
@@ -44,11 +45,15 @@ async def echo(request: HttpRequest) -> HttpReply:
     return HttpReply(200, JSON, repr((request.method, request.path, request.body)).encode())
 
 
+def is_blocked_query(request: HttpRequest) -> bool:
+    return request.path == ("blocked",)
+
+
 @asynccontextmanager
 async def served(handle: Handle = echo, limits: HttpSettings = LIMITS) -> AsyncIterator[Served]:
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Connection(server, handle, limits).serve)
+        nursery.start_soon(Connection(server, handle, limits, waits=is_blocked_query).serve)
         yield Served(client)
         await client.aclose()
 
@@ -180,21 +185,93 @@ async def test_who_doesnt_take_an_answer_is_let_go(autojump_clock) -> None:
     assert trio.current_time() - began == pytest.approx(LIMITS.write_timeout)
 
 
+class Slow:
+    """Answers after a while, and knows whether it did."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ended = False
+
+    async def __call__(self, _: HttpRequest) -> HttpReply:
+        await trio.sleep(self.seconds)
+        self.ended = True
+        return HttpReply(200, JSON, b"at last")
+
+
+class BrokenAfter(trio.abc.ReceiveStream):
+    """Its client says this much, and is gone for certain once `breaks` is set."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+        self.breaks = trio.Event()
+
+    async def receive_some(self, _: int | None = None) -> bytes:
+        if not self._said:
+            await self.breaks.wait()
+            raise trio.BrokenResourceError
+        said, self._said = self._said, b""
+        return said
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 @pytest.mark.parametrize(("method", "ends"), [("GET", False), ("POST", True)])
 async def test_what_only_reads_is_abandoned_with_its_client(method: str, ends: bool, autojump_clock) -> None:
-    ended = False
-
-    async def slow(_: HttpRequest) -> HttpReply:
-        nonlocal ended
-        await trio.sleep(5)
-        ended = True
-        return HttpReply(200, JSON, b"")
-
-    async with served(slow) as client:
-        await client.stream.send_all(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    slow, sending = Slow(5), trio.testing.MemorySendStream()
+    receiving = BrokenAfter(f"{method} /a HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Connection(trio.StapledStream(sending, receiving), slow, LIMITS).serve)
         await trio.testing.wait_all_tasks_blocked()
-    assert ended is ends
+        receiving.breaks.set()
+    assert slow.ended is ends
     assert trio.current_time() == (5 if ends else 0)
+
+
+async def test_who_only_stops_sending_gets_its_answers(autojump_clock) -> None:
+    """As `nc -N` does."""
+    async with served(Slow(5)) as client:
+        await client.stream.send_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_eof()
+        answer = await client.all()
+    assert answer.count(b"at last") == 2
+    assert trio.current_time() == 10
+
+
+@pytest.mark.parametrize(("takes", "is_answered"), [(0.5, True), (5.0, False)])
+async def test_a_blocked_query_of_who_stops_sending_gets_only_what_is_at_hand(
+    takes: float, is_answered: bool, autojump_clock
+) -> None:
+    slow = Slow(takes)
+    async with served(slow) as client:
+        await client.stream.send_all(b"GET /blocked HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_eof()
+        assert (b"at last" in await client.all()) is is_answered
+    assert slow.ended is is_answered
+    assert trio.current_time() == min(takes, LINGER)
+
+
+async def test_a_stream_of_events_of_who_stops_sending_has_what_is_at_hand(autojump_clock) -> None:
+    async def events() -> AsyncGenerator[bytes, None]:
+        await trio.sleep(LINGER / 2)  # until it is known what there is
+        yield b"one"
+        yield b"two"
+        await trio.sleep(60)
+        yield b"three"
+
+    async def handle(_: HttpRequest) -> HttpReply:
+        return HttpReply(200, JSON, events(), is_endless=True)
+
+    async with served(handle) as client:
+        await client.stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.stream.send_eof()
+        answer = await client.all()
+    assert b"one" in answer
+    assert b"two" in answer
+    assert answer.endswith(b"0\r\n\r\n")
+    assert trio.current_time() == LINGER / 2
 
 
 @pytest.mark.parametrize(("more", "leaves"), [((b"G", b"ET"), True), ((b"x" * READ, b"x"), False)])
@@ -207,13 +284,13 @@ async def test_who_sends_more_before_the_answer_is_known_to_leave_all_the_same(
 
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Connection(server, slow, LIMITS).serve)
-        for piece in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", *more):
+        nursery.start_soon(Connection(server, slow, LIMITS, waits=is_blocked_query).serve)
+        for piece in (b"GET /blocked HTTP/1.1\r\nHost: x\r\n\r\n", *more):
             await client.send_all(piece)
             await trio.testing.wait_all_tasks_blocked()
         if leaves:
             await client.aclose()
-    assert trio.current_time() == 0
+    assert trio.current_time() == (LINGER if leaves else 0)
 
 
 async def test_an_endless_answer_ends_with_its_client_though_nothing_is_sent(autojump_clock) -> None:

@@ -328,6 +328,19 @@ async def test_only_so_many_wait_and_one_that_leaves_makes_room(tmp_path: Path) 
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("path", ["v1/health/service/web", "v1/catalog/services?index=1", "v1/aqua/status", "ui/"])
+async def test_who_stops_sending_gets_the_answer(path: str, tmp_path: Path) -> None:
+    """As `nc -N` does; the first query of a service has to look for it."""
+    async with consul(tmp_path) as node:
+        async with await node.running.connect() as stream:
+            await stream.send_all(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await stream.send_eof()
+            received = b"".join([bytes(piece) async for piece in stream])
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n"
+
+
 async def test_a_token_of_consuls_form_is_one(tmp_path: Path) -> None:
     token = Tokens(tmp_path).create("reader", AccessLevel.READ, 1)
     async with consul(tmp_path) as node:
