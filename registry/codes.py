@@ -61,6 +61,7 @@ class Code(StrEnum):
     TOO_FEW_REPLICAS = "too-few-replicas"
     NOT_PERMITTED = "not-permitted"
     HOSTING_REFUSED = "hosting"
+    INSTANCE_UNKNOWN = "instance-unknown"
     QUOTA_EXCEEDED = "quota-exceeded"
     RATE_EXCEEDED = "rate-exceeded"
     VALUES_LIMIT_EXCEEDED = "values-limit-exceeded"

@@ -6,7 +6,7 @@ record's issuer signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -30,6 +30,7 @@ from registry.health.messages import (
 )
 from registry.health.report import HealthReport, decode_report, report_is_genuine
 from registry.health.state import Health, HealthState, HostedService
+from registry.model.endpoints import named_in
 from registry.model.values import Record, Slot
 from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import build, parse
@@ -39,6 +40,8 @@ from registry.settings import RegistrySettings
 from registry.storage import Change, Store
 
 _REMEMBERED: Final = 65_536  # services whose last report's time is remembered: after that a repeated one is too old
+
+_SHOWN: Final = 8  # instances that are told of to who names another one
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -100,7 +103,7 @@ class HostHealth:
         service = HostedService.of(slot, instance)
         await self._restored.wait()
         if is_registered:
-            await self._check_hosted(slot)
+            await self._check_hosted(slot, service, is_end=_is_end(state, ttl))
         await self._apply(service, state, note, ttl)
 
     async def take(self, report: HealthReport) -> None:
@@ -108,7 +111,7 @@ class HostHealth:
         await self._restored.wait()
         if report.peer_id != self._host:
             raise HostingRefused(f"the report is for {report.peer_id}, this is {self._host}")
-        await self._check_hosted(report.slot)
+        await self._check_hosted(report.slot, report.service, is_end=_is_end(report.state, report.ttl))
         off = report.time / 1000 - self._clock()
         if abs(off) > self._settings.clock_skew:
             raise HostingRefused(f"the report's time is {off:.0f} s off this peer's", code=Code.CLOCK)
@@ -182,10 +185,17 @@ class HostHealth:
         else:
             await self._store.write(lambda transaction: transaction.health_ttls.drop([service]))
 
-    async def _check_hosted(self, slot: Slot) -> None:
+    async def _check_hosted(self, slot: Slot, service: HostedService, *, is_end: bool) -> None:
+        """`is_end`: whether what is said of a service ends what was said of it before, if anything was: that may be
+        said of an instance that the record doesn't name any more."""
         state = (await self._store.resource(slot.key_id)).slots.get(slot)
         if not isinstance(state, Record):
             raise HostingRefused(f"nothing is registered here by {slot.issued_by} on the resource {slot.key_id}")
+        if not service.instance or (is_end and service in self._hosted):
+            return
+        named = named_in(state.metadata.value)
+        if service.instance not in named:
+            raise HostingRefused(_unknown_instance(service.instance, named), code=Code.INSTANCE_UNKNOWN)
 
     def _note_commit(self, changes: Mapping[str, Change]) -> None:
         for change in changes.values():
@@ -221,3 +231,14 @@ class HostHealth:
         await self._restored.wait()
         entries, _ = self._hosted.exceptions.page(after)
         return build(ExceptionsPage(self._hosted.exceptions.digest(), tuple(entries)))
+
+
+def _is_end(state: int | None, ttl: float | None) -> bool:
+    return state in (None, HealthState.PASSING) and not ttl
+
+
+def _unknown_instance(instance: str, named: Sequence[str]) -> str:
+    if not named:
+        return f"the record names no instances, and so none {instance!r}: say it of the record, without an instance"
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return f"the record names no instance {instance!r}; there are: {', '.join(named[:_SHOWN])}{more}"

@@ -17,13 +17,14 @@ from overlay.identity import Identity
 from overlay.tasks import background
 from registry.client.results import Done
 from registry.codes import Code
-from registry.errors import RegistryError
+from registry.errors import HostingRefused, RegistryError
 from registry.health.exceptions import digest_of_entries, entries_in, exceptions_in
 from registry.health.host_health import HostHealth
 from registry.health.hosted import NOT_HEARD, RESTARTED
 from registry.health.messages import EXCEPTIONS, REPORT_HEALTH, ExceptionsBody, ExceptionsPage, ReportBody
 from registry.health.report import HealthReport, encode_report, signed_report
 from registry.health.state import PASSING, Health, HealthState, HostedService
+from registry.model.endpoints import Instance, write_instances
 from registry.model.values import Record, Slot
 from registry.protocol.messages import build, parse
 from registry.settings import HealthLimits, NodeSettings, RegistrySettings
@@ -34,7 +35,8 @@ from tests.unit.registry.builders import HOST, ISSUER, NODE, NOW, STRANGER, a_ke
 from tests.unit.registry.health.builders import CRITICAL, PASSES, WARNING, FakePresence
 
 KEY = a_key()
-RECORD, OWN_RECORD = a_record(KEY.id), a_record(KEY.id, issuer=HOST)
+VALUE = write_instances([Instance(id="a"), Instance(id="b")])
+RECORD, OWN_RECORD = a_record(KEY.id, value=VALUE), a_record(KEY.id, issuer=HOST, value=VALUE)
 SLOT, OWN_SLOT = RECORD.slot, OWN_RECORD.slot
 
 
@@ -210,6 +212,35 @@ async def test_a_report_counts_once_and_not_after_a_later_one(autojump_clock: ob
         await health.take(hosting.report(CRITICAL, instance="a"))  # of another service
 
 
+async def test_of_an_instance_that_the_record_does_not_name_nothing_is_taken(
+    autojump_clock: object, hosting: TwoHosted
+) -> None:
+    async with hosting.running() as health:
+        for state, ttl in ((CRITICAL, None), (PASSES, None), (PASSES, 20.0), (None, 0.0)):
+            for said in (
+                health.report(OWN_SLOT, "c", state, ttl=ttl),
+                health.take(hosting.report(state, instance="c", ttl=ttl)),
+            ):
+                with pytest.raises(HostingRefused, match=r"names no instance 'c'; there are: a, b$") as raised:
+                    await said
+                assert raised.value.code is Code.INSTANCE_UNKNOWN
+        await health.report(OWN_SLOT, "a", CRITICAL)
+
+        await hosting.put(a_record(KEY.id, issuer=HOST, issued=NOW + 1, value="tcp://192.0.2.1:80"))
+        with pytest.raises(HostingRefused, match="names no instances, and so none 'a': say it of the record"):
+            await health.report(OWN_SLOT, "a", WARNING)
+        await health.report(OWN_SLOT, "a", PASSES)  # ends what was said of it
+        assert health.health_of(OWN_SLOT, "a") == PASSING
+
+
+async def test_who_is_told_of_many_instances_is_told_of_some(autojump_clock: object, hosting: TwoHosted) -> None:
+    many = write_instances([Instance(id=f"i{number}") for number in range(20)])
+    async with hosting.running() as health:
+        await hosting.put(a_record(KEY.id, issuer=HOST, issued=NOW + 1, value=many))
+        with pytest.raises(HostingRefused, match=r"i7 and 12 more$"):
+            await health.report(OWN_SLOT, "x", CRITICAL)
+
+
 @pytest.mark.parametrize("off", [-31.0, 31.0])
 async def test_what_was_signed_at_another_time_is_refused(
     autojump_clock: object, hosting: TwoHosted, off: float
@@ -245,8 +276,13 @@ async def test_reports_and_lists_go_over_the_network(autojump_clock: object, hos
         call = hosting.stranger.call
         report = build(ReportBody(encode_report(hosting.report(WARNING))))
         assert await call(HOST.peer_id, REPORT_HEALTH, report, timeout=1) == []
-        for number in range(600):
-            await health.report(OWN_SLOT, f"{number:04}", state=CRITICAL)
+        named = [Instance(id=f"{number:02}") for number in range(60)]
+        keys = [a_key(f"key {number}") for number in range(10)]
+        records = [a_record(key.id, issuer=HOST, value=write_instances(named)) for key in keys]
+        await hosting.put(*records)
+        for record in records:
+            for instance in named:
+                await health.report(record.slot, instance.id, state=CRITICAL)
         await trio.sleep(10)
         told = exceptions_in(HOST.peer_id, hosting.presence.told)
         assert told.count == 601
