@@ -45,7 +45,12 @@ _ALL_KINDS: Final = ("http", "tcp", "grpc", "args", "ttl", "alias_service")
 _NOT_DONE: Final = frozenset({"aliasnode", "h2ping", "osservice", "script", "udp"})
 _IN_CONTAINERS: Final = "dockercontainerid"
 # Consul's 0 is its 1: the first result counts.
+_TIMED: Final = ("http", "tcp", "grpc", "script")  # checks that the agent makes itself, again and again
 _COUNTS: Final = {"successbeforepassing": "passes", "failuresbeforecritical": "failures"}
+
+
+class InvalidCheck(InvalidValue):
+    """A check is one that Consul refuses, too; the text says which and why."""
 
 
 def is_consul(content: object) -> bool:
@@ -54,7 +59,8 @@ def is_consul(content: object) -> bool:
 
 
 def translate(content: object) -> tuple[dict[str, Any], list[str]]:
-    """A file's content in our form, and what of it is passed over. Raises InvalidValue for what can't be read."""
+    """A file's content in our form, and what of it is passed over. Raises InvalidValue for what can't be read, and
+    InvalidCheck."""
     assert isinstance(content, dict)
     passed_over: list[str] = []
     services = _list("services", content.get("services", []))
@@ -107,6 +113,7 @@ def _check(given: object, place: str, passed_over: list[str]) -> dict[str, Any]:
             check["headers"] = {name: ", ".join(map(str, _list(f"{place}, {key}", texts))) for name, texts in headers}
         else:
             passed_over.append(f"{place}: Consul's {key[:80]!r} means nothing here and is passed over")
+    _check_timing(check, place)
     return check
 
 
@@ -117,6 +124,16 @@ def _refuse_what_isnt_done(check: Mapping[str, Any], place: str) -> None:
             raise InvalidValue(
                 f"{place}: Consul's checks by {key[:80]} aren't done here; check it by one of {', '.join(_ALL_KINDS)}"
             )
+
+
+def _check_timing(check: Mapping[str, Any], place: str) -> None:
+    """Ours have an interval by default; whoever writes Consul's form relies on its rules. Raises InvalidCheck."""
+    is_timed, interval = any(kind in check for kind in _TIMED), check.get("interval")
+    if is_timed and "ttl" not in check and not interval:
+        what = "Interval must be > 0 for Script, HTTP, TCP or GRPC checks; give one, such as 10s"
+        raise InvalidCheck(f"{place}, interval: {what}")
+    if "ttl" in check and not is_timed and interval:
+        raise InvalidCheck(f"{place}, interval: Interval and TTL cannot both be specified; take one out")
 
 
 def _plain(key: str) -> str:

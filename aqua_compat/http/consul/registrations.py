@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from aqua_compat.agent.consul_files import translate
+from aqua_compat.agent.consul_files import InvalidCheck, translate
 from aqua_compat.agent.file_form import CheckForm, ServiceForm, unknown_keys
 from aqua_compat.http.consul.entries import STATES
 from aqua_compat.http.problems import Problem
@@ -82,6 +82,8 @@ def form_of(body: dict[str, Any]) -> ServiceForm:
         if wrong := list(islice(unknown_keys(content), 5)):
             raise Problem.invalid("; ".join(wrong))
         [form] = msgspec.convert(content["service"], tuple[ServiceForm, ...], strict=True)
+    except InvalidCheck as error:
+        raise Problem.invalid(f"Invalid check: {error}") from None
     except (InvalidValue, msgspec.ValidationError) as error:
         raise Problem.invalid(f"Request decode failed: {error}") from None
     if any(check.script is not None for check in form.check):

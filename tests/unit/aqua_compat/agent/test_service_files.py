@@ -426,6 +426,23 @@ def test_consuls_list_of_services_is_read_too_and_its_faults_are_told(tmp_path: 
         read_services(tmp_path, NAMES)
 
 
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ({"http": "http://a"}, "Interval must be > 0 for Script, HTTP, TCP or GRPC checks; give one, such as 10s"),
+        ({"tcp": "a:1", "interval": "0s"}, "Interval must be > 0"),
+        ({"grpc": "a:1", "interval": None}, "Interval must be > 0"),
+        ({"args": ["/bin/x"], "timeout": "5s"}, "Interval must be > 0"),
+        ({"ttl": "5s", "interval": "5s"}, "Interval and TTL cannot both be specified; take one out"),
+    ],
+)
+def test_consuls_definitions_say_how_often_a_check_is_made(check: dict[str, object], told: str, tmp_path: Path) -> None:
+    """As Consul, which doesn't start with one that doesn't."""
+    (tmp_path / "web.json").write_text(json.dumps({"service": {"name": "a", "checks": [{"ttl": "1s"}, check]}}))
+    with pytest.raises(BadDefinitions, match=rf"web\.json.*: service 1, check 2, interval: {told}"):
+        read_services(tmp_path, NAMES, allow_scripts=True)
+
+
 def test_files_of_other_suffixes_are_named_but_for_what_editors_leave(tmp_path: Path) -> None:
     (tmp_path / "folder.d").mkdir()
     for name in ("web.hcl", "db.yaml", "web.toml~", "web.toml.bak", ".web.toml.swp", ".hidden"):

@@ -191,6 +191,12 @@ async def refuses(running: Running) -> None:
                 ({"Checks": [{"TTL": "1s", "Status": ["passing"]}]}, "Bad check status"),
                 ({"Check": {"TCP": "a:99999", "Interval": "1s"}}, "tcp"),
                 ({"Check": {"HTTP": "http://a", "Header": {"a": "b"}}}, "list"),
+                ({"Checks": [{"TTL": "1s"}, {"HTTP": "http://a"}]}, "Invalid check: service 1, check 2, interval: "),
+                ({"Check": {"HTTP": "http://a", "Interval": ""}}, "Interval must be > 0 for Script, HTTP"),
+                ({"Check": {"TCP": "a:1", "Interval": "0s"}}, "Interval must be > 0"),
+                ({"Check": {"GRPC": "a:1", "Interval": None}}, "Interval must be > 0"),
+                ({"Check": {"Args": ["/bin/true"]}}, "Interval must be > 0"),
+                ({"Check": {"TTL": "1s", "Interval": "1s"}}, "Interval and TTL cannot both be specified"),
             )
         ),
         *(
@@ -200,6 +206,7 @@ async def refuses(running: Running) -> None:
                 ({"Name": ""}, "Missing check name"), ({"Name": None, "ID": "x"}, "Missing check name"),
                 ({"Name": 5}, "name"), ({"Name": "x", "CheckID": [1]}, "name"),
                 ({"Name": "x", "TTL": ""}, "checks nothing"), ({"Name": "x", "TTL": "0s"}, "ttl"),
+                ({"Name": "x", "TTL": None, "HTTP": "http://a"}, "Invalid check: "),
                 ({"Name": "x", "Status": "fine"}, "Bad check status"), ({"Name": "x", "ServiceID": 5}, "ServiceID"),
             )
         ),
