@@ -22,6 +22,11 @@ class ConsulSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     own key. Empty: the default owner of services here (`agent.owner`, or the invitation's), the node without one."""
     datacenter: str = "aqua"
     """Name of the default datacenter. The aliases of `names`, and `me`, are others."""
+    checks_anywhere: bool = False
+    """Whether checks that are registered with a token that may write, and no more, may ask at any address. Otherwise
+    they ask at this machine alone, by its addresses, `localhost` or its name: who has one could look through the node
+    at what only the node reaches. Where programs register that run in containers with addresses of their own, set it,
+    or give them tokens that may operate."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

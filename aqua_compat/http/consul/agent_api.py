@@ -4,7 +4,8 @@ for.
 1. What is registered here is one more service file: it is read and checked as those are (docs/agent.md), kept on disk,
    and registered by the agent. What a file defines is changed there alone.
 2. A node that runs without services has no agent: it lists none, and says so to who registers.
-3. Checks that run programs aren't taken: a token to write would run any as the node's user.
+3. Checks that run programs aren't taken: a token to write would run any as the node's user. Those that it registers
+   ask at this machine alone (`check_targets`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, ServiceDefinition
 from aqua_compat.agent.service_files import BadDefinitions
 from aqua_compat.http.access import check_may
+from aqua_compat.http.consul.check_targets import check_targets
 from aqua_compat.http.consul.entries import (
     CHECK_EXAMPLE,
     SERVICE_EXAMPLE,
@@ -135,7 +137,9 @@ class _LocalCheck(NamedTuple):
 class AgentApi:
     """Answers for this machine."""
 
-    def __init__(self, datacenter: str, node: Node, agent: LocalAgent | None) -> None:
+    def __init__(self, datacenter: str, node: Node, agent: LocalAgent | None, *, checks_anywhere: bool = False) -> None:
+        """`checks_anywhere`: whether who may only write may have any address checked."""
+        self._checks_anywhere = checks_anywhere
         self._datacenter = datacenter
         self._node = node
         self._writer = EntryWriter(datacenter, node.peer.addresses_of)
@@ -165,11 +169,11 @@ class AgentApi:
                 return self._health(request, by, name)
             case "service", "register":
                 replaces = dict(request.query).get("replace-existing-checks") in ("", "true")
-                return await self._write(request, lambda body: self._register(body, replaces_checks=replaces))
+                return await self._write(request, lambda body: self._register(request, body, replaces_checks=replaces))
             case "service", "deregister", service_id:
                 return await self._write(request, lambda _: self._deregister(service_id))
             case "check", "register":
-                return await self._write(request, self._register_check)
+                return await self._write(request, lambda body: self._register_check(request, body))
             case "check", "deregister", check_id:
                 return await self._write(request, lambda _: self._deregister_check(check_id))
             case "check", ("pass" | "warn" | "fail" | "update") as verb, check_id:
@@ -281,8 +285,9 @@ class AgentApi:
 
     # What is done.
 
-    async def _register(self, body: dict[str, Any], *, replaces_checks: bool) -> None:
+    async def _register(self, request: HttpRequest, body: dict[str, Any], *, replaces_checks: bool) -> None:
         registration = registration_of(body)
+        check_targets(registration.form.check, request.grant, anywhere=self._checks_anywhere)
         service_id = registration.form.id or registration.form.name
         self._check_not_in_file(service_id)
         before = self._running.registered.get(service_id)
@@ -299,8 +304,9 @@ class AgentApi:
         except BadDefinitions as error:
             raise Problem.invalid("; ".join(error.errors)) from None
 
-    async def _register_check(self, body: dict[str, Any]) -> None:
+    async def _register_check(self, request: HttpRequest, body: dict[str, Any]) -> None:
         service_id, check = check_registration_of(body)
+        check_targets([check], request.grant, anywhere=self._checks_anywhere)
         await self._put(service_id, self._registered(service_id).with_check(check))
 
     async def _deregister_check(self, check_id: str) -> None:

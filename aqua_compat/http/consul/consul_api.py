@@ -84,8 +84,8 @@ def consul_api(
     places: WatchPlaces,
     agent: LocalAgent | None,
 ) -> ConsulApi:
-    """What answers Consul's clients on a node; arguments as of `ConsulApi`. Raises Misconfigured for a default owner
-    who is unknown."""
+    """What answers Consul's clients on a node. `agent`: that of this machine; other arguments as of `ConsulApi`. Raises
+    Misconfigured for a default owner who is unknown."""
     known = Names(None, node.peer.peer_id)
     names = names or (lambda: known)
     owner = settings.consul.owner or (agent.owner if agent is not None else "") or OWN
@@ -94,14 +94,8 @@ def consul_api(
     except InvalidValue as error:
         raise Misconfigured(f"http.consul.owner: {error}") from None
     book = IndexBook(data_dir, node.parts.watches.clock())
-    return ConsulApi(
-        node,
-        datacenters,
-        StoredNames(node.store),
-        book,
-        places,
-        agent,
-    )
+    of_agent = AgentApi(datacenters.default, node, agent, checks_anywhere=settings.consul.checks_anywhere)
+    return ConsulApi(node, datacenters, StoredNames(node.store), book, places, of_agent)
 
 
 _Handler = Callable[[HttpRequest, Query, str], Awaitable[HttpReply]]
@@ -117,9 +111,9 @@ class ConsulApi:
         known_names: KnownNames,
         book: IndexBook,
         places: WatchPlaces,
-        agent: LocalAgent | None,
+        agent: AgentApi,
     ) -> None:
-        """`places`: of queries that wait. `agent`: that of this machine."""
+        """`places`: of queries that wait."""
         self._node = node
         self._peer = node.peer
         self._book = book
@@ -146,7 +140,7 @@ class ConsulApi:
             ("health", "node", "*"): partial(self._of_node, checks=True),
             ("health", "state", "*"): self._of_state,
         }
-        self.agent = AgentApi(self._default, node, agent)
+        self.agent = agent
         parts.health_of_hosts.on_change(lambda host: self._note_change())  # noqa: ARG005 - any host's may be told of
         known_names.on_change(self._note_change)
         self._peer.on_membership_change(self._note_change)
