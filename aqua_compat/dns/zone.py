@@ -108,9 +108,9 @@ class Zone:
 
 def _under(owner: str, labels: Sequence[str]) -> Asked | None:
     match labels:
-        case []:
+        case [] | ["service"]:
             return Between()
-        case ["service"] | ["_tcp"] | ["_udp"]:
+        case [only] if only.startswith("_"):  # between _web._v2.OWNER and its owner, whatever tags there are
             return Between()
         case [*before, last] if last.startswith("_") and len(before) == 1 and before[0].startswith("_"):
             tag, transport = ("", last) if last in _TRANSPORTS else (last[1:], "")

@@ -52,6 +52,8 @@ def web(owner: str = ACME, tag: str = "", transport: str = "") -> OfService:
         ("_web._tcp.acme", web(transport="_tcp")),
         ("_web._udp.acme", web(transport="_udp")),
         ("_web._v2.acme", web(tag="v2")),
+        ("_v2.acme", Between()),
+        ("_v2.service.acme", OfService(key_id_of("_v2", ACME))),
         ("v2.web.acme", web(tag="v2")),
         ("v2.web.service.acme", web(tag="v2")),
         ("a.v2.web.acme", None),
