@@ -213,7 +213,7 @@ class ConsulApi:
 
     async def _of_service(self, request: HttpRequest, query: Query, label: str, *, kind: str) -> HttpReply:
         example, select = KINDS[kind]
-        term = query.term(example)
+        term, query = query.term(example), query.of_kind(kind)
         datacenter, owner = self._owner(query)
         try:
             check_text("the label", label, MAX_LABEL)
@@ -268,26 +268,29 @@ class ConsulApi:
         return await self._of_all(request, query, "services", partial(services_in, term=term), {})
 
     async def _nodes(self, request: HttpRequest, query: Query, name: str) -> HttpReply:  # noqa: ARG002 - as all that answer
-        members = (self._peer.peer_id, *self._peer.members())
-        tell = partial(nodes_in, members=members, node=self._node_writer(query), term=query.term(NODE_EXAMPLE))
+        term = query.term(NODE_EXAMPLE)
+        tell = partial(nodes_in, members=self._members, node=self._node_writer(query), term=term)
         return await self._of_all(request, query, "nodes", tell, [])
 
     async def _of_node(self, request: HttpRequest, query: Query, name: str, *, checks: bool) -> HttpReply:
         name = self._peer.peer_id if name == OWN else name
-        is_there = name == self._peer.peer_id or self._peer.is_linked(name)
         tell: Callable[[Survey], Awaitable[Any]]
         if checks:
-            tell = partial(checks_of_node, name=name, is_there=is_there, term=query.term(CHECK_EXAMPLE))
+            tell = partial(checks_of_node, name=name, members=self._members, term=query.term(CHECK_EXAMPLE))
         else:
             node = self._node_writer(query)
-            tell = partial(services_of_node, name=name, is_there=is_there, node=node, term=query.term(SERVICE_EXAMPLE))
+            term = query.term(SERVICE_EXAMPLE)
+            tell = partial(services_of_node, name=name, members=self._members, node=node, term=term)
         return await self._of_all(request, query, ("node", name, checks), tell)
 
     async def _of_state(self, request: HttpRequest, query: Query, state: str) -> HttpReply:
         if state not in (*STATES, "any"):
             raise Problem.invalid(f"{state[:32]!r} is no state: there are {', '.join(STATES)} and any")
-        tell = partial(checks_in, state=state, term=query.term(CHECK_EXAMPLE))
+        tell = partial(checks_in, state=state, members=self._members, term=query.term(CHECK_EXAMPLE))
         return await self._of_all(request, query, ("state", state), tell, [])
+
+    def _members(self) -> tuple[str, ...]:
+        return (self._peer.peer_id, *self._peer.members())
 
     def _node_writer(self, query: Query) -> Callable[[str], Any]:
         return self._writer(*self._owner(query)).node

@@ -183,9 +183,11 @@ class _Parser:
 
     def _operand(self) -> tuple[_Token, tuple[str, ...]]:
         """A value or a selector, and the path that it is as a selector."""
-        if self._next >= len(self._tokens) or self._tokens[self._next].text in ("(", ")", "[", "]", "==", "!="):
+        if self._next >= len(self._tokens):
             raise self._wrong("a value or a field is missing")
         token = self._tokens[self._next]
+        if not token.is_quoted and token.text in ("(", ")", "[", "]", "==", "!="):
+            raise self._wrong("a value or a field is missing")
         self._next += 1
         if token.is_quoted:
             return token, tuple(token.text[1:].split("/")) if token.text.startswith("/") else ()

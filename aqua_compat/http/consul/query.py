@@ -34,6 +34,12 @@ class Query(NamedTuple):
         """What decides which part of an answer is wanted, and in which order."""
         return self._replace(known=0, wait=0.0)
 
+    def of_kind(self, kind: str) -> Query:
+        """Without what means nothing for a form of answer (`selection.KINDS`), as Consul passes it over."""
+        return self._replace(
+            passing=self.passing and kind == "health", tags=self.tags if kind != "checks" else frozenset()
+        )
+
     def term(self, example: Mapping[str, Any]) -> Term | None:
         """The filter, of entries such as this one. Raises Problem."""
         if not self.expression:

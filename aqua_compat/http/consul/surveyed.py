@@ -12,6 +12,8 @@ from aqua_compat.http.consul.selection import filtered
 
 NodeOf = Callable[[str], Any]
 """Writes a host, by its id."""
+Members = Callable[[], Sequence[str]]
+"""Who is a member at the moment: of a query that waits, other ones each time."""
 
 
 async def services_in(survey: Survey, *, term: Term | None) -> dict[str, list[str]]:
@@ -28,28 +30,28 @@ async def services_in(survey: Survey, *, term: Term | None) -> dict[str, list[st
     return told
 
 
-async def nodes_in(survey: Survey, *, members: Sequence[str], node: NodeOf, term: Term | None) -> list[Any]:
+async def nodes_in(survey: Survey, *, members: Members, node: NodeOf, term: Term | None) -> list[Any]:
     """The hosts of services, and the members of the network."""
     found = {entry.host: entry.health["Node"] for entries in survey.services.values() for entry in entries}
-    for peer_id in members:
+    for peer_id in members():
         found.setdefault(peer_id, node(peer_id))
     return await filtered([found[peer_id] for peer_id in sorted(found)], term)
 
 
-async def checks_of_node(survey: Survey, *, name: str, is_there: bool, term: Term | None) -> list[Any]:
-    """The checks of a host and of what is on it. `is_there`: also where nothing is."""
+async def checks_of_node(survey: Survey, *, name: str, members: Members, term: Term | None) -> list[Any]:
+    """The checks of a host and of what is on it; of a member also where nothing is."""
     entries = [entry for all_of in survey.services.values() for entry in all_of if entry.host == name]
     own = [entry.health["Checks"][1] for entry in entries]
     of_host = [entry.health["Checks"][0] for entry in entries[:1]]
-    if is_there and not of_host:
+    if not of_host and name in members():
         of_host = [node_check(name, is_up=True)]
     return await filtered([*of_host, *own], term)
 
 
-async def services_of_node(survey: Survey, *, name: str, is_there: bool, node: NodeOf, term: Term | None) -> Any:
-    """A host and what is on it; None where neither is there."""
+async def services_of_node(survey: Survey, *, name: str, members: Members, node: NodeOf, term: Term | None) -> Any:
+    """A host and what is on it; None where nothing is and it is no member."""
     entries = [entry for all_of in survey.services.values() for entry in all_of if entry.host == name]
-    if not entries and not is_there:
+    if not entries and name not in members():
         return None
     services: dict[str, Any] = {}
     for entry in entries:
@@ -61,10 +63,10 @@ async def services_of_node(survey: Survey, *, name: str, is_there: bool, node: N
     return {"Node": told, "Services": {key: one for key, one in services.items() if one in kept}}
 
 
-async def checks_in(survey: Survey, *, state: str, term: Term | None) -> list[Any]:
-    """All checks in a state, or in any."""
+async def checks_in(survey: Survey, *, state: str, members: Members, term: Term | None) -> list[Any]:
+    """All checks in a state, or in any, those of the members of the network among them."""
     checks: list[Any] = []
-    hosts: dict[str, Any] = {}
+    hosts: dict[str, Any] = {member: node_check(member, is_up=True) for member in members()}
     for entries in survey.services.values():
         for entry in entries:
             hosts[entry.host] = entry.health["Checks"][0]

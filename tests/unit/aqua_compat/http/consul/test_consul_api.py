@@ -92,6 +92,16 @@ class Consul:
                 await until(lambda: self.running.server.watches > before or bool(returned))
                 yield returned
 
+    async def once(self, path: str, is_so: Callable[[Any], bool]) -> Answered:
+        """The answer once it is so, asked for as Consul's clients wait: lists settle for a moment."""
+        index = "0"
+        with trio.fail_after(20):
+            while True:
+                answer = await self.running.ask("GET", f"/v1/{path}?index={index}&wait=20s")
+                if is_so(answer.json()):
+                    return answer
+                index = answer.headers["x-consul-index"]
+
     async def ids(self, query: str) -> list[str]:
         return [each["Service"]["ID"] for each in await self.get(f"health/service/{query}")]
 
@@ -152,13 +162,13 @@ async def test_services_are_told_as_consul_tells_them(tmp_path: Path) -> None:
         await node.say(resource_id, HealthState.WARNING, "web-1")
         assert await node.ids("web?passing") == ["web-2"]
         assert await node.ids("web") == ["web-1", "web-2"]
+        assert len(await node.get("catalog/service/web?passing")) == 2, "it means nothing there, as with Consul"
+        assert len(await node.get("health/checks/web?passing&tag=v2")) == 2
+        assert len(await node.get("catalog/service/web?tag=v2")) == 1
         await node.say(resource_id, HealthState.CRITICAL)
         assert await node.ids("web?passing=1") == []
         assert {each["Output"] for each in await node.get("health/checks/web")} == {"why"}
-        with trio.fail_after(5):
-            index = 1
-            while len((states := await node.running.ask("GET", f"/v1/health/state/critical?index={index}")).json()) < 2:
-                index = int(states.headers["x-consul-index"])
+        await node.once("health/state/critical", lambda told: len(told) == 2)
         assert len(await node.get("health/state/any")) == 4
         assert [each["CheckID"] for each in await node.get("health/state/passing")] == ["serfHealth", "service:api-1"]
 
@@ -214,17 +224,17 @@ async def test_a_blocked_query_returns_when_its_own_answer_changes_and_not_befor
 
         index = await node.index("health/service/web")
         assert index > missing
-        services = await node.index("catalog/services")
+        services = (await node.once("catalog/services", lambda told: "web" in told)).headers["x-consul-index"]
         async with (
             node.waiting("health/service/web?passing", index) as came,
-            node.waiting("catalog/services", services, "400ms") as listed,
+            node.waiting("catalog/services", int(services), "400ms") as listed,
         ):
             await node.issue(resource_id, *WEB)  # signed anew, and the same
             await node.say(other, HealthState.CRITICAL)
             assert not came
             await node.say(resource_id, HealthState.WARNING, "web-2")
         assert [each["Service"]["ID"] for each in came[0].json()] == ["web-1"]
-        assert listed[0].headers["x-consul-index"] == str(services)  # how they are isn't listed there
+        assert listed[0].headers["x-consul-index"] == services  # how they are isn't listed there
 
         index = await node.index("health/service/web")
         async with node.waiting("health/service/web", index) as came, node.waiting("health/state/any", 1) as states:
@@ -252,6 +262,12 @@ async def test_a_query_is_answered_once_its_own_nodes_disk_has_a_change_whoever_
             with trio.fail_after(20):
                 await other.node.peer.wait_joined()
                 await until(lambda: peer.is_linked(other.node.peer.peer_id))
+            both = sorted([node.me, other.node.peer.peer_id])
+            await node.once("catalog/nodes", lambda told: [each["Node"] for each in told] == both)
+            checks = [(each, "serfHealth") for each in both]
+            passing = "health/state/passing"
+            await node.once(passing, lambda told: [(each["Node"], each["CheckID"]) for each in told] == checks)
+            assert await node.get("health/state/critical") == []
             resource_id = await node.register("web", WEB[0])
             index = await node.index("health/service/web")
 

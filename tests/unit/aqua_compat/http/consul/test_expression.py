@@ -44,6 +44,8 @@ ENTRY: dict[str, Any] = {
         ("v2 in Service.Tags", True),
         ('"blue green" in Service.Tags', True),
         ("Service.Tags contains v2", True),
+        ('Service.Meta.zone != "=="', True),
+        ('"(" not in Service.Tags', True),
         ("Service.Tags contains v", False),
         ("Service.Tags not contains v3", True),
         ("Service.Service contains eb", True),
