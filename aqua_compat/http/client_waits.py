@@ -1,8 +1,8 @@
 """Waiting for something to tell a client that may have left.
 
 A client that ends its sending side after a request still reads the answer (`nc -N` does so), and looks just like one
-that closed its connection. So what is at hand is sent to it; but nothing is kept waiting for it for long, or whoever
-leaves would hold a place until something happens.
+that closed its connection. So it gets what was asked for, within `FINISH`; but nothing waits for a change for it for
+longer than `LINGER`, or whoever leaves would hold a place until something happens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 import trio
 
-LINGER: Final = 1.0  # seconds that a client gets of whom it isn't known whether it still reads
+LINGER: Final = 1.0  # seconds
+FINISH: Final = 60.0
 
 
 class ClientWaits:

@@ -6,9 +6,9 @@ Rules:
 2. A connection on which no whole request has arrived gives way to new ones when all places are taken
    (`aqua_compat.http.server`), so that whoever opens many and says nothing keeps nobody out.
 3. When a client leaves, what it asked is abandoned where it only reads; what it writes is brought to an end. One that
-   only ended its sending side (`nc -N` does) looks just like one that left, so it gets what was asked for; but while
-   something has to happen first, `LINGER` seconds are all that a blocked query or a stream of events has, and none once
-   the stream began.
+   only ended its sending side (`nc -N` does) looks just like one that left, so it gets what was asked for, within
+   `FINISH` seconds; but while something has to happen first, `LINGER` seconds are all that a blocked query or a stream
+   of events has, and none once the stream began.
 4. A connection on which anything was wrong is closed after the answer: what follows on it can't be trusted to begin
    where we think it does.
 5. Bytes that h11 took for one whole request without a body mean that again, so it isn't asked again: where the answer
@@ -27,7 +27,7 @@ import h11
 import structlog
 import trio
 
-from aqua_compat.http.client_waits import LINGER, ClientWaits
+from aqua_compat.http.client_waits import FINISH, LINGER, ClientWaits
 from aqua_compat.http.message import HttpReply, HttpRequest, path_and_query
 from aqua_compat.http.problems import Problem
 from aqua_compat.http.ready import (
@@ -245,9 +245,8 @@ class Connection:
         async with background() as nursery:
             waits = ClientWaits()
             if request.method in _SAFE:
-                ended = waits.note_end if self._waits(request) else _go_on
-                nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope, ended)
-            with waits.one(LINGER):
+                nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope, waits.note_end)
+            with waits.one(LINGER if self._waits(request) else FINISH):
                 try:
                     reply = await self._handle(request)
                 except Problem as problem:
@@ -337,10 +336,6 @@ class Connection:
             for _ in range(self._limits.max_body // READ):
                 if not await self._stream.receive_some(READ):
                     return
-
-
-def _go_on() -> None:
-    """What is asked for comes within a time that is known, whether anybody reads it or not."""
 
 
 _CODES: Final = {431: "head-too-large", 501: "not-implemented"}

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from aqua_compat.http.client_waits import LINGER
+from aqua_compat.http.client_waits import FINISH, LINGER
 from aqua_compat.http.connection import READ, Connection, Handle
 from aqua_compat.http.message import HttpReply, HttpRequest
 from aqua_compat.http.ready import KnownRequests, ReadyReply, known_requests
@@ -237,6 +237,15 @@ async def test_who_only_stops_sending_gets_its_answers(autojump_clock) -> None:
         answer = await client.all()
     assert answer.count(b"at last") == 2
     assert trio.current_time() == 10
+
+
+async def test_what_takes_long_does_not_take_a_place_for_who_may_have_left(autojump_clock) -> None:
+    async with served(Slow(10 * FINISH)) as client:
+        await client.stream.send_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.send_eof()
+        assert await client.all() == b""
+    assert trio.current_time() == FINISH
 
 
 @pytest.mark.parametrize(("takes", "is_answered"), [(0.5, True), (5.0, False)])
