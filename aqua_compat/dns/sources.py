@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import secrets
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from cachetools import LRUCache
 
 from aqua_compat.dns.query import CLIENT_COOKIE
+from aqua_compat.http.places import client_of, is_near
 from overlay.limits.token_bucket import TokenBuckets
 
 MOST_TIMES: Final = 3  # the bytes of a query, in the answer to a source that has shown nothing
@@ -77,9 +77,5 @@ class Sources:
 
 
 def _group(address: str) -> str:
-    parsed = ip_address(address.partition("%")[0])
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return LOCAL if parsed.is_loopback else parsed.packed[:8].hex()
-        parsed = parsed.ipv4_mapped
-    return LOCAL if parsed.is_loopback else str(parsed)
+    client = client_of(address)
+    return LOCAL if is_near(client) else client

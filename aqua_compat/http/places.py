@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PARTS: Final = 2  # into which the places are divided: a client elsewhere has one of these
 RETRY_AFTER: Final = 10.0  # seconds
+_IPV6_BITS: Final = 64  # that a machine is given at least
 
 
 class ConnectionPlaces:
@@ -36,7 +37,7 @@ class ConnectionPlaces:
     def take(self, connection: Connection, client: str = "") -> bool:
         """Takes a place; False when there is none. `client`: the address that it comes from."""
         of_client = [each for each, whose in self._taken.items() if whose == client]
-        if not _is_near(client) and len(of_client) >= _part(self._most):
+        if not is_near(client) and len(of_client) >= _part(self._most):
             rivals = of_client
         elif len(self._taken) >= self._most:
             rivals = list(self._taken)
@@ -82,7 +83,7 @@ class WatchPlaces:
                 503, "overloaded", f"{len(self)} watches are open, as many as may be", retry_after=RETRY_AFTER
             )
         own = self._taken[client]
-        if not _is_near(client) and own >= _part(self._most):
+        if not is_near(client) and own >= _part(self._most):
             told = f"{own} watches and waiting queries of yours are open already"
             raise Problem(429, "overloaded", told, retry_after=RETRY_AFTER)
 
@@ -99,11 +100,23 @@ class WatchPlaces:
                 del self._taken[client]
 
 
+def client_of(address: str) -> str:
+    """What counts as one client, by the address that it comes from: of IPv6 the /64, of which one machine has as many
+    addresses as it likes."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        if not parsed.is_loopback:
+            return str(ipaddress.ip_network((parsed, _IPV6_BITS), strict=False))
+    return str(parsed)
+
+
 def _part(most: int) -> int:
     return max(most // PARTS, 1)
 
 
-def _is_near(client: str) -> bool:
+def is_near(client: str) -> bool:
     """Whether a client is on this machine."""
     try:
         return not client or ipaddress.ip_address(client).is_loopback

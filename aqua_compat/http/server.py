@@ -38,7 +38,7 @@ from aqua_compat.http.metrics import Exposition, MoreMetrics, gauge
 from aqua_compat.http.native_api import NativeApi
 from aqua_compat.http.native_operations import OPERATIONS
 from aqua_compat.http.operations import HttpOperation, call_of, reply_of
-from aqua_compat.http.places import ConnectionPlaces, WatchPlaces
+from aqua_compat.http.places import ConnectionPlaces, WatchPlaces, client_of
 from aqua_compat.http.problems import Problem, status_of
 from aqua_compat.http.ready import AtHand, ReadyReply, known_requests
 from aqua_compat.http.tokens import Tokens
@@ -203,7 +203,7 @@ async def open_http_server(
 
         async def on_address(stream: trio.SocketStream) -> None:
             try:
-                remote = str(stream.socket.getpeername()[0])
+                remote = client_of(str(stream.socket.getpeername()[0]))
             except OSError:  # gone already
                 await trio.aclose_forcefully(stream)
                 return

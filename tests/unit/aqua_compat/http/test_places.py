@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from aqua_compat.http.places import ConnectionPlaces, WatchPlaces
+from aqua_compat.http.places import ConnectionPlaces, WatchPlaces, client_of
 from aqua_compat.http.problems import Problem
 
 FAR, OTHER = "192.0.2.1", "2001:db8::1"
@@ -44,6 +44,26 @@ def test_one_client_elsewhere_has_half_of_the_connections_and_those_here_all() -
     assert len(places) == 4
     near = ConnectionPlaces(4)
     assert [taken(near, client) for client in ("", "::1", "127.0.0.1", "127.0.0.2", "")] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_all_addresses_of_one_machine_are_one_client(address: str, client: str) -> None:
+    assert client_of(address) == client
+
+
+def test_who_has_many_addresses_of_ipv6_has_half_all_the_same() -> None:
+    places = ConnectionPlaces(4)
+    assert [taken(places, client_of(f"2001:db8::{number}")) for number in range(3)] == [True, True, False]
 
 
 def test_of_who_has_its_part_its_own_idle_connection_gives_way() -> None:
