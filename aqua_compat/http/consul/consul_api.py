@@ -223,7 +223,7 @@ class ConsulApi:
                     await followed.wait_beyond(0)
                 if waiting.cancelled_caught:
                     raise Problem(503, "failed", f"who keeps {label!r} hasn't answered yet", retry_after=1.0)
-                async with self._waiting.patience(request.client, query) as patience:
+                async with self._waiting.patience(request.client, query, self._index_of(followed)) as patience:
                     while self._index_of(followed) == query.known and not patience.is_over:
                         await patience.wait(partial(followed.wait_beyond, followed.version))
                 index = self._index_of(followed)
@@ -320,7 +320,7 @@ class ConsulApi:
 
         survey = await catalog.survey()
         found = await answer(survey)
-        async with self._waiting.patience(request.client, query) as patience:
+        async with self._waiting.patience(request.client, query, found.number) as patience:
             while found.number == query.known and not patience.is_over:
                 await patience.wait(partial(catalog.wait_beyond, survey))
                 survey = await catalog.survey()

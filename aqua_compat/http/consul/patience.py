@@ -51,9 +51,10 @@ class WaitingQueries:
             patience.end()
 
     @asynccontextmanager
-    async def patience(self, client: str, query: Query) -> AsyncIterator[Patience]:
-        """What a query has, none where it is none that waits. Raises Problem where as many wait as may."""
-        if not query.known or self._is_stopping:
+    async def patience(self, client: str, query: Query, index: int) -> AsyncIterator[Patience]:
+        """What a query has, none where it needn't wait, since the answer's `index` isn't the one that it knows. Raises
+        Problem where as many wait as may."""
+        if index != query.known or self._is_stopping:
             yield Patience(-math.inf)
             return
         with self._places.taken(client):

@@ -326,6 +326,8 @@ async def test_only_so_many_wait_and_one_that_leaves_makes_room(tmp_path: Path) 
                 nursery.start_soon(running.server.consul.answer, request(client))
             await until(lambda: running.server.watches == 4)
             assert (await running.server.consul.answer(request("127.0.0.1"))).status == 503
+            for path in ("health/service/web", "catalog/services"):  # who needn't wait needs no place
+                assert (await running.ask("GET", f"/v1/{path}?index=1&tag=x")).status == 200, path
             assert b"\naqua_http_watches 4.0\n" in (await running.ask("GET", "/metrics")).body
             nursery.cancel_scope.cancel()
         assert running.server.watches == 0
