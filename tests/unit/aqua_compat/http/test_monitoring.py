@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aqua_compat.dns.server import open_dns_server
 from aqua_compat.http.metrics import MEDIA_TYPE, ROWS, Exposition, Figures
+from aqua_compat.http.monitoring import Monitoring
 from aqua_compat.settings import DnsSettings, HttpSettings
 from overlay.clock.comparison import ClockVerdict, Standing
 from overlay.peer import OverlayStatistics
@@ -25,6 +27,7 @@ from overlay.rpc.product import PeerVersion
 from registry.client.node_status import DiskStatus, NodeStatus
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
+from registry.model.names import Names
 from registry.replication import ReplicationStatus
 from registry.upkeep.schedule import ScheduleStatus
 from tests.paths import ROOT
@@ -216,6 +219,44 @@ async def test_a_node_tells_of_itself(tmp_path: Path) -> None:
         everything = (await running.ask("GET", "/v1/http_sd?resource=web@me&all=true")).json()
         assert [each["labels"]["__meta_aqua_health"] for each in everything] == ["critical", "passing"]
         assert (await running.ask("GET", "/v1/http_sd?resource=web@me&tag=v1&all=true")).json() == everything[:1]
+
+
+class FakeNode:
+    """A node with this status."""
+
+    def __init__(self, status: NodeStatus, *, is_isolated: bool) -> None:
+        self.peer = SimpleNamespace(is_isolated=lambda: is_isolated)
+        self._status = status
+
+    async def status(self) -> NodeStatus:
+        await trio.lowlevel.checkpoint()
+        return self._status
+
+
+READY = msgspec.structs.replace(EVERYTHING, clock=ClockVerdict(Standing.RIGHT, 0.1, 5))
+
+
+@pytest.mark.parametrize(
+    ("status", "is_isolated", "why"),
+    [
+        (READY, False, []),
+        (msgspec.structs.replace(READY, clock=ClockVerdict(Standing.UNCHECKED)), False, []),  # alone in its network
+        (msgspec.structs.replace(READY, clock=None), False, []),
+        (msgspec.structs.replace(READY, ready=False), False, ["not joined"]),
+        (READY, True, ["isolated"]),
+        (msgspec.structs.replace(READY, caught_up=False), False, ["catching up"]),
+        (EVERYTHING, False, ["clock"]),
+        (msgspec.structs.replace(EVERYTHING, caught_up=False), True, ["isolated", "catching up", "clock"]),
+    ],
+)
+async def test_a_node_is_ready_once_nothing_speaks_against_it(
+    status: NodeStatus, is_isolated: bool, why: list[str]
+) -> None:
+    node = cast("Any", FakeNode(status, is_isolated=is_isolated))
+    answer = await Monitoring(node, Names, Exposition()).ready()
+    assert isinstance(answer.body, bytes)
+    assert json.loads(answer.body) == {"ready": not why, "not_ready": why}
+    assert answer.status == (503 if why else 200)
 
 
 @pytest.mark.parametrize(
