@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import trio
 from cachetools import LRUCache
 
-from aqua_compat.http.consul.entries import Entry, EntryWriter
+from aqua_compat.http.consul.entries import WRITTEN_AT_ONCE, Entry, EntryWriter
 from aqua_compat.http.consul.followed import FollowedServices, HealthOf
 from aqua_compat.http.consul.known_names import KnownNames
 from overlay.tasks import Broadcast
@@ -23,7 +23,7 @@ from registry.model.values import Record
 SETTLE: Final = 0.2  # seconds
 STALE: Final = 10.0
 AT_ONCE: Final = 20  # services that are looked at before others have their turn
-ANSWERS: Final = 64  # that are kept ready, by what was asked
+KEPT_BYTES: Final = 16 * 2**20  # of answers that are kept ready, by what was asked
 
 StateOf = Callable[[str], Any]
 """Reads what is stored of a resource; an awaitable of ResourceState."""
@@ -65,6 +65,11 @@ class Catalog:
         self._changes = 1
         self._changed = Broadcast()
 
+    @property
+    def latest(self) -> Survey | None:
+        """What there was at the last look."""
+        return self._survey
+
     def note_change(self) -> None:
         """Something changed that may be told of."""
         self._changes += 1
@@ -85,7 +90,7 @@ class Catalog:
                 if key_id not in followed:
                     services[label] = await self._entries(key_id, label)
             services = dict(sorted(services.items()))
-            self._survey = Survey(version, services, LRUCache(ANSWERS))
+            self._survey = Survey(version, services, LRUCache(KEPT_BYTES, lambda answer: len(answer.body)))
             return self._survey
 
     async def wait_beyond(self, survey: Survey) -> None:
@@ -99,8 +104,11 @@ class Catalog:
         state = await self._state_of(key_id)
         if state.key is None:
             return ()
-        return tuple(
-            entry
-            for record in sorted(self._records_of(state), key=lambda record: record.slot)
-            for entry in self.writer.entries(label, record, partial(self._health_of, record.slot))
-        )
+        entries: list[Entry] = []
+        rested = 0
+        for record in sorted(self._records_of(state), key=lambda record: record.slot):
+            entries += self.writer.entries(label, record, partial(self._health_of, record.slot))
+            if len(entries) - rested >= WRITTEN_AT_ONCE:
+                rested = len(entries)
+                await trio.lowlevel.checkpoint()
+        return tuple(entries)

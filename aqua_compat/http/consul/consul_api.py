@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import msgspec
 import trio
 
 from aqua_compat.http.access import check_may
@@ -32,12 +31,12 @@ from aqua_compat.http.consul.entries import (
     EntryWriter,
 )
 from aqua_compat.http.consul.expression import Term
-from aqua_compat.http.consul.followed import FollowedService, FollowedServices
+from aqua_compat.http.consul.followed import KEPT_BYTES, FollowedService, FollowedServices
 from aqua_compat.http.consul.index_book import IndexBook
 from aqua_compat.http.consul.known_names import KnownNames, StoredNames
 from aqua_compat.http.consul.patience import WaitingQueries
 from aqua_compat.http.consul.query import Query, query_of
-from aqua_compat.http.consul.replies import Answer, json_reply, reply, told
+from aqua_compat.http.consul.replies import Answer, encoded, json_reply, reply, told
 from aqua_compat.http.consul.selection import KINDS, filtered
 from aqua_compat.http.consul.surveyed import checks_in, checks_of_node, nodes_in, services_in, services_of_node
 from aqua_compat.http.listeners import Misconfigured
@@ -172,7 +171,7 @@ class ConsulApi:
         index, body = self._index_of(followed), followed.bodies.get(("health", part))
         if index == known or body is None:
             return None
-        ready: ReadyReply | None = followed.ready.get(part)
+        ready = followed.ready.get(part)
         if ready is None or ready.index != index:
             ready = followed.ready[part] = ReadyReply(reply(Answer(index, body)), index)
         return ready
@@ -231,9 +230,8 @@ class ConsulApi:
                 body = followed.bodies.get(key)
                 if body is None:
                     version = followed.version
-                    chosen = await self._selected(followed.entries, query, term, select)
-                    body = msgspec.json.encode(chosen)
-                    if followed.version == version:
+                    body = await encoded(await self._selected(followed.entries, query, term, select))
+                    if followed.version == version and len(body) <= KEPT_BYTES:
                         followed.bodies[key] = body
                 return reply(Answer(index, body))
         except InvalidValue as error:
@@ -312,9 +310,12 @@ class ConsulApi:
         async def answer(survey: Survey) -> Answer:
             ready = survey.answers.get(full_key)
             if ready is None:
-                body = msgspec.json.encode(nothing if is_none_wanted else await tell(survey))
+                body = await encoded(nothing if is_none_wanted else await tell(survey))
+                if (latest := catalog.latest) is not None and (newer := latest.answers.get(full_key)) is not None:
+                    return cast("Answer", newer)  # made meanwhile: an index must not be of what was before
                 ready = Answer(self._book.index_of(full_key, sha256(body).digest()), body)
-                survey.answers[full_key] = ready
+                if len(body) <= survey.answers.maxsize:
+                    survey.answers[full_key] = ready
             known: Answer = ready
             return known
 

@@ -25,6 +25,8 @@ _UP: Final = "Agent alive and reachable"
 _DOWN: Final = "Agent not live or unreachable"
 _INDEXES: Final = {"CreateIndex": 1, "ModifyIndex": 1}
 """Of single entries; a query's own is in the header."""
+WRITTEN_AT_ONCE: Final = 64
+"""Entries that are written before others have their turn: some 5 ms."""
 STATES: Final = ("passing", "warning", "critical")
 
 

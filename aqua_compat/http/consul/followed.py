@@ -4,6 +4,8 @@
    comes from memory, and a blocked query is told of each change.
 2. One that isn't there is followed, too: whoever waits for it is told when it comes.
 3. What is asked for last is kept, `KEPT` services that nobody waits for at most.
+4. A service may have thousands of instances, which anybody registers where its resource is open: they are written
+   record by record, others have their turn in between, and a change costs as much as its own record does.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import trio
 from cachetools import LRUCache
 
-from aqua_compat.http.consul.entries import Entry, EntryWriter
+from aqua_compat.http.consul.entries import WRITTEN_AT_ONCE, Entry, EntryWriter
+from aqua_compat.http.ready import ReadyReply
 from overlay.tasks import Broadcast, TaskOwner, TaskStatus
 from registry.health.health_of_hosts import HealthOfHosts
 from registry.health.health_reader import RecordHealth
@@ -28,13 +31,28 @@ from registry.watch.watch_event import EventKind, WatchEvent
 
 KEPT: Final = 256
 KEPT_FOR: Final = 60.0  # seconds
-BODIES: Final = 32  # answers of one service that are kept ready, by what was asked
+KEPT_BYTES: Final = 2 * 2**20  # of answers of one service that are kept ready, by what was asked
 
 _GONE: Final = frozenset({EventKind.REMOVED, EventKind.EXPIRED})
 
 ServiceKey = tuple[str, str]
 """Datacenter and resource id: one resource may be in two of them."""
 HealthOf = Callable[[Slot, Iterable[str]], RecordHealth]
+
+
+class _WrittenRecord(NamedTuple):
+    """The instances of which a record tells, and what differs when they do; empty without any."""
+
+    entries: list[Entry]
+    digest: bytes
+
+
+_NOTHING: Final = _WrittenRecord([], b"")
+
+
+def _size_of(ready: ReadyReply) -> int:
+    assert isinstance(ready.reply.body, bytes)
+    return len(ready.reply.body)
 
 
 class FollowedService:
@@ -51,12 +69,14 @@ class FollowedService:
         self._health_of = health_of
         self._records: dict[Slot, Record] = {}
         self._by_host: dict[str, set[Slot]] = {}
-        self._entries: dict[Slot, list[Entry]] = {}
+        self._written: dict[Slot, _WrittenRecord] = {}
+        self._changed_meanwhile: set[str] | None = None
+        """Hosts of which something else is known since a snapshot began to be written, while it is."""
         self._changed = Broadcast()
         self._digest: bytes | None = None
-        self.bodies: LRUCache[Any, Any] = LRUCache(BODIES)
+        self.bodies: LRUCache[Any, bytes] = LRUCache(KEPT_BYTES, len)
         """What was answered since the last change, by what was asked."""
-        self.ready: LRUCache[Any, Any] = LRUCache(BODIES)
+        self.ready: LRUCache[Any, ReadyReply] = LRUCache(KEPT_BYTES, _size_of)
         """Whole answers of those, with their index, by what was asked."""
         self.version = 0
         """Grows with each change of an instance; 0 until it is known which there are."""
@@ -74,18 +94,18 @@ class FollowedService:
         with self.scope:
             async with self._watch as events:
                 async for event in events:
-                    self._take(event)
+                    await self._take(event)
 
     @property
     def entries(self) -> list[Entry]:
         """All instances, whatever their health, in an order that stays."""
-        return [entry for slot in sorted(self._entries) for entry in self._entries[slot]]
+        return [entry for slot in sorted(self._written) for entry in self._written[slot].entries]
 
     @property
     def digest(self) -> bytes:
         """Differs when the instances do."""
         if self._digest is None:
-            self._digest = sha256(msgspec.json.encode([entry.health for entry in self.entries])).digest()
+            self._digest = sha256(b"".join(self._written[slot].digest for slot in sorted(self._written))).digest()
         return self._digest
 
     async def wait_beyond(self, version: int) -> None:
@@ -96,21 +116,44 @@ class FollowedService:
 
     def note_health(self, host: str) -> None:
         """What is known of the services on a host may have changed."""
+        if self._changed_meanwhile is not None:
+            self._changed_meanwhile.add(host)
         changed = [self._write(slot) for slot in self._by_host.get(host, ())]
         if any(changed):
             self._tell()
 
-    def _take(self, event: WatchEvent) -> None:
+    async def _take(self, event: WatchEvent) -> None:
         if event.record is None:
-            self._records, self._entries, self._by_host = {}, {}, {}
-            for record in event.records:
-                self._keep(record)
+            await self._begin(event.records)
             self._tell()
         elif event.kind in _GONE:
             if self._drop(event.record.slot):
                 self._tell()
         elif self._keep(event.record):
             self._tell()
+
+    async def _begin(self, records: Iterable[Record]) -> None:
+        """There are these from now on. Until they are written there is what there was."""
+        written: dict[Slot, _WrittenRecord] = {}
+        self._changed_meanwhile, known, since_rest = set(), list(records), 0
+        for record in known:
+            made = written[record.slot] = self._made(record)
+            since_rest += len(made.entries)
+            if since_rest >= WRITTEN_AT_ONCE:
+                since_rest = 0
+                await trio.lowlevel.checkpoint()
+        changed, self._changed_meanwhile = self._changed_meanwhile, None
+        self._records, self._written, self._by_host = {record.slot: record for record in known}, written, {}
+        for slot in written:
+            self._by_host.setdefault(slot.peer_id, set()).add(slot)
+        for host in changed:
+            for slot in self._by_host.get(host, ()):
+                self._write(slot)
+
+    def _made(self, record: Record) -> _WrittenRecord:
+        entries = self.writer.entries(self.label, record, partial(self._health_of, record.slot))
+        digest = sha256(msgspec.json.encode([entry.health for entry in entries])).digest()
+        return _WrittenRecord(entries, digest) if entries else _NOTHING
 
     def _keep(self, record: Record) -> bool:
         """Whether it tells of other instances than before."""
@@ -125,14 +168,13 @@ class FollowedService:
         of_host.discard(slot)
         if not of_host:
             self._by_host.pop(slot.peer_id, None)
-        return bool(self._entries.pop(slot, None))
+        return bool(self._written.pop(slot, _NOTHING).entries)
 
     def _write(self, slot: Slot) -> bool:
         """Writes the entries of a record anew; whether they are others."""
-        before = self._entries.get(slot, [])
-        entries = self.writer.entries(self.label, self._records[slot], partial(self._health_of, slot))
-        self._entries[slot] = entries
-        return entries != before
+        before = self._written.get(slot, _NOTHING)
+        made = self._written[slot] = self._made(self._records[slot])
+        return made.digest != before.digest
 
     def _tell(self) -> None:
         self.version += 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import trio
 
 from aqua_compat.http.message import JSON, HttpReply
 from aqua_compat.http.problems import Problem
+
+ENCODED_AT_ONCE: Final = 256  # items: some 3 ms
 
 
 class Answer(NamedTuple):
@@ -23,6 +26,17 @@ _HEADERS: Final = (
     ("X-Consul-LastContact", "0"),
     ("X-Consul-Effective-Consistency", "stale"),
 )
+
+
+async def encoded(value: Any) -> bytes:
+    """An answer's JSON. A list is encoded so many items at a time, others have their turn in between."""
+    if not isinstance(value, list) or len(value) <= ENCODED_AT_ONCE:
+        return msgspec.json.encode(value)
+    pieces: list[bytes] = []
+    for start in range(0, len(value), ENCODED_AT_ONCE):
+        pieces.append(msgspec.json.encode(value[start : start + ENCODED_AT_ONCE])[1:-1])
+        await trio.lowlevel.checkpoint()
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def reply(answer: Answer) -> HttpReply:

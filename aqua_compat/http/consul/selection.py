@@ -13,8 +13,12 @@ from aqua_compat.http.consul.expression import Term, comparisons
 FILTER_SLICE: Final = 2_000  # comparisons before others have their turn: fewer than 5 ms
 
 
-async def filtered(values: list[Any], term: Term | None) -> list[Any]:
-    """Those that a filter lets through; all without one."""
+def _itself(value: Any) -> Any:
+    return value
+
+
+async def filtered(values: list[Any], term: Term | None, of: Callable[[Any], Any] = _itself) -> list[Any]:
+    """Those that a filter lets through; all without one. `of`: what of a value it looks at."""
     if term is None:
         return values
     cost, done = sum(1 for _ in comparisons(term)), 0
@@ -24,7 +28,7 @@ async def filtered(values: list[Any], term: Term | None) -> list[Any]:
         if done >= FILTER_SLICE:
             done = 0
             await trio.lowlevel.checkpoint()
-        if term.matches(value):
+        if term.matches(of(value)):
             kept.append(value)
     return kept
 

@@ -20,13 +20,9 @@ async def services_in(survey: Survey, *, term: Term | None) -> dict[str, list[st
     """The tags of each service."""
     told: dict[str, list[str]] = {}
     for label, entries in survey.services.items():
-        kept = entries
-        if term is not None:
-            passed = await filtered([entry.health["Service"] for entry in entries], term)
-            kept = tuple(entry for entry in entries if entry.health["Service"] in passed)
+        kept = await filtered(list(entries), term, lambda entry: entry.health["Service"])
         if kept:
-            tags = (tag for entry in kept for tag in entry.health["Service"]["Tags"])
-            told[label] = list(dict.fromkeys(sorted(tags)))
+            told[label] = sorted({tag for entry in kept for tag in entry.health["Service"]["Tags"]})
     return told
 
 
@@ -58,9 +54,9 @@ async def services_of_node(survey: Survey, *, name: str, members: Members, node:
         service = entry.health["Service"]
         key = service["ID"] if service["ID"] not in services else f"{service['Service']}/{service['ID']}"
         services[key] = service
-    kept = await filtered(list(services.values()), term)
+    kept = await filtered(list(services.items()), term, lambda item: item[1])
     told = entries[0].health["Node"] if entries else node(name)
-    return {"Node": told, "Services": {key: one for key, one in services.items() if one in kept}}
+    return {"Node": told, "Services": dict(kept)}
 
 
 async def checks_in(survey: Survey, *, state: str, members: Members, term: Term | None) -> list[Any]:

@@ -7,12 +7,18 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
+from cachetools import LRUCache
 
-from aqua_compat.http.consul.entries import Entry, EntryWriter
+from aqua_compat.http.consul.catalog import Survey
+from aqua_compat.http.consul.entries import SERVICE_EXAMPLE, Entry, EntryWriter
+from aqua_compat.http.consul.expression import parse
 from aqua_compat.http.consul.followed import FollowedService
+from aqua_compat.http.consul.replies import ENCODED_AT_ONCE, encoded
+from aqua_compat.http.consul.surveyed import services_in, services_of_node
 from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
 from registry.model.endpoints import Instance, write_instances
@@ -114,6 +120,64 @@ async def test_who_waits_is_woken_by_a_change_and_by_nothing_else(autojump_clock
         await trio.testing.wait_all_tasks_blocked()
         assert woken.is_set()
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_host_says_while_a_snapshot_is_written_is_told_with_it(autojump_clock) -> None:
+    """Many records are written while others have their turn."""
+    world, watch = World(), ScriptedWatch()
+    many = write_instances([Instance(id=str(number), address="192.0.2.1", port=80) for number in range(64)])
+    records = tuple(a_record(peer, many) for peer in range(len(PEERS)))
+    world.records = {record.slot: record for record in records}
+    turns = 0
+
+    def health_of(slot: Slot, instances: Iterable[str]) -> RecordHealth:
+        written.add(slot)
+        return world.health_of(slot, instances)
+
+    written = set[Slot]()
+    followed = FollowedService("web", cast("Any", watch), WRITER, health_of, lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(followed.run)
+        watch.send.send_nowait(WatchEvent(EventKind.SNAPSHOT, records=records))
+        while len(written) < len(records):
+            turns += len(written) > 0
+            for slot in written:  # of which it is written already how it was
+                world.healths[slot.peer_id] = RecordHealth(health=Health(HealthState.WARNING, 1, ""))
+                followed.note_health(slot.peer_id)
+            await trio.lowlevel.checkpoint()
+        await followed.wait_beyond(0)
+        assert turns > 1
+        assert followed.entries == world.entries()
+        nursery.cancel_scope.cancel()
+
+
+class NeverCompared(dict[str, Any]):
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("what has thousands of instances would be compared for minutes")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_what_is_told_of_all_services_compares_no_instances_with_each_other() -> None:
+    instances = [
+        Instance(id=str(number), address="192.0.2.1", port=80, tags=(f"t{number % 2}",)) for number in range(9)
+    ]
+    entries = WRITER.entries("web", a_record(1, write_instances(instances)), lambda _: RecordHealth())
+    odd = [
+        entry._replace(health=entry.health | {"Service": NeverCompared(entry.health["Service"])}) for entry in entries
+    ]
+    survey = Survey(1, {"web": tuple(odd)}, LRUCache(1))
+    term = parse("t1 in Tags", SERVICE_EXAMPLE)
+    assert await services_in(survey, term=term) == {"web": ["t1"]}
+    told = await services_of_node(survey, name=PEERS[1], members=tuple, node=lambda _: {}, term=term)
+    assert list(told["Services"]) == ["1", "3", "5", "7"]
+
+
+async def test_a_long_list_is_encoded_in_parts_as_it_is_in_one() -> None:
+    for count in (0, 1, ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE, 2 * ENCODED_AT_ONCE + 1):
+        values = [{"number": number} for number in range(count)]
+        assert await encoded(values) == msgspec.json.encode(values)
+    assert await encoded({"a": []}) == b'{"a":[]}'
 
 
 def test_a_state_that_isnt_known_is_critical_and_a_node_that_is_down_too() -> None:
