@@ -110,7 +110,9 @@ def describe_health(health: Mapping[str, Any]) -> str:
     lasted = f" for {health['up_or_down_for']:.0f} s" if health["up_or_down_for"] is not None else ""
     if not health["up"]:
         parts.append(f"down{lasted}")
-        if health["accusers"]:
+        if health.get("stopped"):  # which a node of a release before doesn't tell
+            parts.append("stopped by its own word")
+        elif health["accusers"]:
             say = "says" if len(health["accusers"]) == 1 else "say"
             parts.append(f"as {' and '.join(map(one_line, health['accusers']))} {say}")
     state, since, note = health["state"], health["since"], health["note"]

@@ -156,7 +156,8 @@ class NativeApi:
         standing = None if peer_id == self._node.peer.peer_id else known.standing_of(peer_id)
         if standing is None:
             is_own = peer_id == self._node.peer.peer_id
-            return Result({"peer_id": peer_id, "known": is_own, "up": True, "up_or_down_for": None, "accusers": []})
+            untold = {"up": True, "up_or_down_for": None, "accusers": [], "stopped": False}
+            return Result({"peer_id": peer_id, "known": is_own, **untold})
         lasted = round(standing.since, 1) if standing.since < math.inf else None
         return Result(
             {
@@ -165,6 +166,7 @@ class NativeApi:
                 "up": standing.is_up,
                 "up_or_down_for": lasted,
                 "accusers": list(standing.accusers),
+                "stopped": standing.has_left,
             }
         )
 

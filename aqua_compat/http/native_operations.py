@@ -174,11 +174,12 @@ OPERATIONS: Final = (
     ),
     HttpOperation(
         "GET", "/v1/aqua/peers/{peer_id}/presence", "presence",
-        "Whether a peer is up, for how long (null: not known), and by whose word it is down; each of which nothing is"
-        " known counts as up",
+        "Whether a peer is up, for how long (null: not known), and by whose word it is down, or whether it said itself"
+        " that it stops; each of which nothing is known counts as up",
         _READ, (PEER, TIMEOUT), None, "presence",
         object_of({"peer_id": PEER_ID, "known": {"type": "boolean"}, "up": {"type": "boolean"},
-                   "up_or_down_for": {"type": ["number", "null"]}, "accusers": array_of(PEER_ID)}),
+                   "up_or_down_for": {"type": ["number", "null"]}, "accusers": array_of(PEER_ID),
+                   "stopped": {"type": "boolean"}}),
         NativeApi.presence,
     ),
     *CALLING_OPERATIONS,

@@ -24,6 +24,7 @@ HEALTH: Final = object_of(
         "up": {"type": "boolean"},
         "up_or_down_for": {"type": ["number", "null"]},
         "accusers": array_of(PEER_ID),
+        "stopped": {"type": "boolean"},
         **_STATE,
         "instances": {"type": "object", "additionalProperties": object_of(_STATE)},
     },

@@ -75,12 +75,13 @@ def resolved_as_json(
 
 def health_as_json(known: RecordHealth) -> dict[str, Json]:
     """How a record is, and each of the instances that it names, by id. `up_or_down_for` in seconds, null where it isn't
-    known; `since` in seconds since 1970."""
+    known; `stopped`: whether the host is down since it said itself that it stops; `since` in seconds since 1970."""
     instances: dict[str, Json] = {instance: _state_as_json(health) for instance, health in known.instances.items()}
     return {
         "up": known.is_up,
         "up_or_down_for": round(known.up_or_down_for, 1) if known.up_or_down_for < math.inf else None,
         "accusers": list(known.accusers),
+        "stopped": known.has_left,
         **_state_as_json(known.health),
         **({"instances": instances} if instances else {}),
     }

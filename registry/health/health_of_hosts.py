@@ -171,8 +171,7 @@ class HealthOfHosts:
                 continue
             known = self._known_of(slot, named_in(state.metadata.value))
             if not known.is_up:
-                standing = self.standing_of(slot.peer_id)
-                why = why_down(known.accusers, has_left=standing is not None and standing.has_left)
+                why = why_down(known.accusers, has_left=known.has_left)
                 since = now - int(min(known.up_or_down_for, now))
                 events.append(of_slot(slot, DOWN, since if since else now, why))
             if known.health.state is not HealthState.PASSING:

@@ -48,6 +48,8 @@ class RecordHealth(Struct, frozen=True):
     health: Health = PASSING
     instances: Mapping[str, Health] = {}
     """Of the instances that were asked for, by id."""
+    has_left: bool = False
+    """Whether the host is down since it said itself that it stops."""
 
     @property
     def is_usable(self) -> bool:
@@ -137,7 +139,8 @@ class HealthReader:
             return services.get(HostedService(slot.key_id, slot.issued_by, instance), otherwise)
 
         health, healths = put_together(said_of, instances)
-        return RecordHealth(standing.is_up, standing.since, standing.accusers, health, healths)
+        has_left = standing.has_left and not standing.is_up  # of a host that is about to stop it is said before it did
+        return RecordHealth(standing.is_up, standing.since, standing.accusers, health, healths, has_left)
 
     def services_of(self, host: str, told: bytes) -> Mapping[HostedService, Health] | None:
         """The services that a host says don't pass, by what its presence tells; None while its list isn't at hand, or

@@ -114,13 +114,18 @@ async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tm
 
 
 async def test_a_host_that_stops_says_so(tmp_path: Path) -> None:
-    async with listed(tmp_path) as there:
+    async with listed(tmp_path) as there, connect(there.hosts[1].address) as client:
         leaver = there.hosts[4]
+        assert await client.resolve(there.resource_id)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leaver.stop)
             await took(there.found, lambda found: leaver.peer_id not in found, KILLED_WITHIN)
             gone = trio.current_time() - began
+        for reader in (there.reader.registry, client.registry):
+            shown = await reader.resolve_resource(there.resource_id, 1, include_down=True)
+            stopped = {slot.peer_id for slot, health in shown.health.items() if health.has_left}
+            assert stopped == {leaver.peer_id}
         print(f"gone {gone:.2f} s")  # noqa: T201 - shown beside a failure
 
 

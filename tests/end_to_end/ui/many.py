@@ -43,8 +43,8 @@ def record(number: int) -> dict[str, Any]:
         "value": "tcp://192.0.2.1:80", "relay_id": [], "service_id": ["web"],
     }  # fmt: skip
     health = {
-        "up": True, "up_or_down_for": 5.0, "accusers": [], "state": STATES[number % len(STATES)], "since": 1,
-        "note": "",
+        "up": True, "up_or_down_for": 5.0, "accusers": [], "stopped": False,
+        "state": STATES[number % len(STATES)], "since": 1, "note": "",
     }  # fmt: skip
     return {"record": {"metadata": metadata, "instances": []}, "health": health}
 

@@ -56,7 +56,9 @@ function recordItem({ record, health }, own) {
   if (metadata.relay_id?.length) {
     facts.push(["relay", metadata.relay_id.map(id)]);
   }
-  if (health.accusers.length) {
+  if (health.stopped) {
+    facts.push(["stopped", "by its own word"]);
+  } else if (health.accusers.length) {
     facts.push(["witnesses", health.accusers.map(brief).join(", ")]);
   }
   const isOneOfSeveral = instances.length > 1; // a single one is as its record

@@ -19,6 +19,8 @@ from registry.health.state import Health, HealthState
         (RecordHealth(is_up=False, up_or_down_for=12.2), "down for 12 s"),
         (RecordHealth(False, 12.2, ("one",)), "down for 12 s, as one says"),
         (RecordHealth(False, 12.2, ("one", "two")), "down for 12 s, as one and two say"),
+        (RecordHealth(False, 12.2, has_left=True), "down for 12 s, stopped by its own word"),
+        (RecordHealth(False, 12.2, ("one",), has_left=True), "down for 12 s, stopped by its own word"),
         (
             RecordHealth(up_or_down_for=5.0, health=Health(HealthState.WARNING, 86_400, "slow")),
             "warning since 1970-01-02 00:00:00 UTC: slow, up for 5 s",
@@ -41,7 +43,15 @@ def test_programs_get_all_of_it() -> None:
         "up": False,
         "up_or_down_for": 7.9,
         "accusers": ["somebody"],
+        "stopped": False,
         "state": "warning",
         "since": 5,
         "note": "slow",
     }
+    assert health_as_json(RecordHealth(False, 7.91, has_left=True))["stopped"] is True
+
+
+def test_what_a_node_of_a_release_before_tells_is_shown_without_what_it_does_not_tell() -> None:
+    told = health_as_json(RecordHealth(False, 12.2, ("one",)))
+    del told["stopped"]
+    assert describe_health(told) == "down for 12 s, as one says"

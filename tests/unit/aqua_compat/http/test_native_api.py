@@ -198,7 +198,8 @@ async def test_services_are_called_and_policies_changed_as_it_is_described(tmp_p
         assert await api.call("register", {"service_id": "adder"}, **of) == {"success": True}
         assert "adder" in await api.call("services", peer_id="me")
         told = await api.call("presence", peer_id="me")
-        assert told == {"peer_id": me, "known": True, "up": True, "up_or_down_for": None, "accusers": []}
+        untold = {"up": True, "up_or_down_for": None, "accusers": [], "stopped": False}
+        assert told == {"peer_id": me, "known": True, **untold}
         assert (await api.call("presence", query="?timeout=0.1", peer_id=STRANGER.peer_id))["up"]
 
         adding = {"function": "add", "arguments": [1, 2]}

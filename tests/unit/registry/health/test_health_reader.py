@@ -63,6 +63,13 @@ def test_up_is_as_presence_says_and_health_as_the_host_said_last(is_up: bool) ->
     assert health.is_usable == is_up
 
 
+def test_it_is_told_whether_a_host_said_itself_that_it_stops() -> None:
+    stopped = HealthReader().health_of(SLOT, Standing(is_up=False, since=7.5, has_left=True))
+    assert (stopped.is_up, stopped.has_left) == (False, True)
+    assert not HealthReader().health_of(SLOT, Standing(is_up=False, since=7.5)).has_left
+    assert not HealthReader().health_of(SLOT, Standing(is_up=True, has_left=True)).has_left  # it is stopping
+
+
 def test_what_is_said_of_others_is_not_said_of_this_one() -> None:
     reader, listed = HealthReader(), ExceptionList(HOST.peer_id)
     listed.put(a_service(0), bad())  # the same resource, and the host's own record
