@@ -156,8 +156,8 @@ class NativeApi:
         standing = None if peer_id == self._node.peer.peer_id else known.standing_of(peer_id)
         if standing is None:
             is_own = peer_id == self._node.peer.peer_id
-            untold = {"up": True, "up_or_down_for": None, "accusers": [], "stopped": False}
-            return Result({"peer_id": peer_id, "known": is_own, **untold})
+            how: dict[str, object] = {"up_or_down_for": None, "accusers": [], "stopped": False}
+            return Result({"peer_id": peer_id, "known": is_own, "up": True, **how})
         lasted = round(standing.since, 1) if standing.since < math.inf else None
         return Result(
             {

@@ -24,7 +24,7 @@ from overlay.presence.actions import Action, Changed, Dial, FindKeepers, Learnt,
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.evidence import Evidence, encode_evidence
 from overlay.presence.host_hiding import ViewState
-from overlay.presence.messages import TOPIC, Message, Told, encode, parse
+from overlay.presence.messages import TOPIC, Message, SubscribeTo, Told, encode, parse
 from overlay.presence.node import PresenceNode
 from overlay.presence.outgoing import OutgoingNotices
 from overlay.presence.statements import NEVER, Presence, Version, sign
@@ -99,7 +99,7 @@ class HostState(Struct, frozen=True):
     since: float
     """Seconds for which that is so; infinity where it always was."""
     accusers: tuple[str, ...]
-    """The witnesses that say it is down."""
+    """The witnesses that say it is down; those that did when it went down, once their words have lapsed."""
     exceptions: bytes
     """What doesn't pass of that which it hosts, as it says."""
 
@@ -136,6 +136,7 @@ class Liveness:
         self._clock = clock
         self._is_member = self._is_host = is_member
         self._near: dict[str, _Keepers] = {}  # of followed hosts
+        self._said_down: dict[str, tuple[str, ...]] = {}  # who did, of those that are down
         self._node = PresenceNode(
             Presence(identity.peer_id, Version(incarnation)),
             clock(),
@@ -181,6 +182,7 @@ class Liveness:
             keepers = self._near.pop(peer_id, None)
             if keepers is not None:
                 keepers.changed.set()
+            self._said_down.pop(peer_id, None)
             self._node.following.unfollow(peer_id)
 
     def state_of(self, peer_id: str) -> HostState:
@@ -193,6 +195,8 @@ class Liveness:
             return HostState(peer_id, True, False, False, math.inf, (), b"")
         now = self._clock()
         accusers = () if view.is_listed else tuple(view.accusing(now))
+        if view.state is ViewState.HIDDEN and not accusers:
+            accusers = self._said_down.get(peer_id, ())
         exceptions = presence.exceptions if presence is not None else b""
         has_left = view.state is ViewState.LEFT
         return HostState(
@@ -200,8 +204,10 @@ class Liveness:
         )
 
     def is_settled(self, peer_id: str) -> bool:
-        """Whether a followed peer's presence is known; of one that has none that is never certain."""
-        return self.state_of(peer_id).is_known
+        """Whether a followed peer's presence is known, and nobody doubts it; of one that has none that is never
+        certain."""
+        view = self._node.view_of(peer_id)
+        return self.state_of(peer_id).is_known and (view is None or view.state is not ViewState.DOUBTED)
 
     def evidence_of(self, peer_id: str) -> bytes:
         """What was signed of a followed peer, for those who follow it through us; see `overlay.presence.evidence`."""
@@ -386,6 +392,7 @@ class Liveness:
                     self._pinged[action.peer_id] = self._clock()
                     self._links.ping(action.peer_id)
                 case Changed():
+                    self._note_accusers(action)
                     log.info("a peer is up again" if action.is_listed else "a peer is down", peer_id=action.peer_id)
                     self._tell(action.peer_id)
                 case Learnt():
@@ -398,6 +405,13 @@ class Liveness:
             self._outgoing.say(outgoing, self._clock(), may_wait=may_wait)
         if min(self._node.wake_at, self._outgoing.say_at) < self._wakes_at:
             self._wakeup.set()
+
+    def _note_accusers(self, change: Changed) -> None:
+        view = self._node.view_of(change.peer_id)
+        if change.is_listed or view is None:
+            self._said_down.pop(change.peer_id, None)
+        else:
+            self._said_down[change.peer_id] = tuple(view.accusing(self._clock()))
 
     def _tell(self, peer_id: str) -> None:
         state = self.state_of(peer_id)
@@ -447,6 +461,9 @@ class Liveness:
                 return
             keepers.names = found
             self._do(self._node.follow(peer_id, found, self._clock()))
+            if self._node.own_id in found and not self.state_of(peer_id).is_known:
+                # As one of its keepers we may know what we would ask others for; in a network of two there is nobody.
+                self._do(self._node.receive(self._node.own_id, [SubscribeTo((peer_id,), 0)], self._clock()))
             await trio.sleep(_LOOK_UP_PAUSE)
             with trio.move_on_after(min(pause, longest if len(found) >= KEEPERS else _FEW_KNOWN_FOR)) as waiting:
                 await keepers.changed.wait()

@@ -18,13 +18,18 @@ from overlay.presence import liveness as module
 from overlay.presence.actions import SendTo
 from overlay.presence.dial_outcome import DialOutcome
 from overlay.presence.liveness import Liveness
-from overlay.presence.messages import AskAbout, Hint, Message, SubscribeTo, encode, parse
+from overlay.presence.messages import AskAbout, Hint, Message, Said, SubscribeTo, Told, encode, parse
 from overlay.presence.outgoing import GATHERING, OutgoingNotices
-from overlay.presence.statements import Version
+from overlay.presence.statements import Presence, Version, Word, sign
 from overlay.rpc.links import Links
 
-HOST = Identity.generate().peer_id
-WITNESS = Identity.generate().peer_id
+OWN = Identity.generate()
+HOSTING = Identity.generate()
+HOST = HOSTING.peer_id
+WITNESSING = Identity.generate()
+WITNESS = WITNESSING.peer_id
+TOLD = Told(sign(HOSTING, Presence(HOST, Version(1))))
+SAID = Said(sign(WITNESSING, Word(WITNESS, HOST, Version(1), True, 1, 30)))
 
 
 class FakeLinks:
@@ -34,6 +39,7 @@ class FakeLinks:
         self.linked: set[str] = set()
         self.said: list[tuple[str, Message]] = []
         self.note_up: Callable[[str, bool], None] = lambda *_: None
+        self.note_down: Callable[[str], None] = lambda *_: None
         self.read: Callable[[str, bytes], None] = lambda *_: None
 
     def on_notice(self, topic: str, callback: Callable[[str, bytes], None]) -> None:
@@ -43,7 +49,7 @@ class FakeLinks:
         self.note_up = callback
 
     def on_down(self, callback: Callable[[str], None]) -> None:
-        pass
+        self.note_down = callback
 
     def on_closed(self, callback: Callable[[str], None]) -> None:
         pass
@@ -78,6 +84,7 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.found: Sequence[str] = ()
         self.lookups = 0
+        self.dialled = DialOutcome.SILENT
 
     def members_near(self, peer_id: str, count: int) -> Sequence[str]:
         peer_position(peer_id)
@@ -101,7 +108,7 @@ class FakeNetwork:
 
     async def probe(self, peer_id: str, timeout: float) -> DialOutcome:
         await trio.lowlevel.checkpoint()
-        return DialOutcome.SILENT
+        return self.dialled
 
     def silence(self, peer_id: str) -> float | None:
         return None
@@ -109,7 +116,7 @@ class FakeNetwork:
 
 def liveness(links: FakeLinks, network: FakeNetwork) -> Liveness:
     return Liveness(
-        Identity.generate(),
+        OWN,
         cast("Links", links),
         network,
         network,
@@ -164,6 +171,83 @@ async def test_subscription_that_did_not_get_there_is_made_again(autojump_clock:
         links.linked.add(WITNESS)  # nobody tells of it
         await trio.sleep(10)
         assert links.subscribed_at() == {WITNESS}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_said_that_a_host_is_down_is_known_after_the_words_have_lapsed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    links, network = linked(), FakeNetwork()
+    network.found, network.dialled = (WITNESS,), DialOutcome.REFUSED
+    presence = liveness(links, network)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        presence.follow([HOST])
+        await trio.sleep(0.1)
+        links.read(WITNESS, encode([TOLD, SAID]))
+        await trio.sleep(1.0)
+        assert (presence.state_of(HOST).is_up, presence.state_of(HOST).accusers) == (False, (WITNESS,))
+        await trio.sleep(600.0)
+        assert (presence.state_of(HOST).is_up, presence.state_of(HOST).accusers) == (False, (WITNESS,))
+        links.read(WITNESS, encode([Told(sign(HOSTING, Presence(HOST, Version(2))))]))
+        assert (presence.state_of(HOST).is_up, presence.state_of(HOST).accusers) == (True, ())
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_host_whose_keeper_the_reader_is_itself_is_known_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    links, network = FakeLinks(), FakeNetwork()
+    presence = liveness(links, network)
+    links.linked.add(HOST)
+    network.found = (OWN.peer_id,)  # as in a network of two
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        links.read(HOST, encode([TOLD]))
+        await trio.sleep(5.0)
+        presence.follow([HOST])
+        await trio.sleep(0.1)
+        assert presence.state_of(HOST).is_known
+        assert presence.is_settled(HOST)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_host_whose_keeper_the_reader_is_itself_is_known_to_be_dead_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    links, network = FakeLinks(), FakeNetwork()
+    presence = liveness(links, network)
+    links.linked.add(HOST)
+    network.found = (OWN.peer_id,)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        links.read(HOST, encode([TOLD]))
+        await trio.sleep(5.0)
+        network.dialled = DialOutcome.REFUSED
+        links.linked.clear()
+        links.note_down(HOST)
+        await trio.sleep(60.0)
+        presence.follow([HOST])
+        await trio.sleep(0.1)
+        assert (presence.state_of(HOST).is_up, presence.state_of(HOST).accusers) == (False, (OWN.peer_id,))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_doubt_that_a_first_reader_is_told_of_is_looked_into_before_anything_is_settled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    links, network = linked(), FakeNetwork()
+    network.found, network.dialled = (WITNESS,), DialOutcome.REFUSED
+    presence = liveness(links, network)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        presence.follow([HOST])
+        await trio.sleep(0.1)
+        links.read(WITNESS, encode([TOLD, SAID]))
+        assert not presence.is_settled(HOST)  # our own dial is under way
+        await trio.sleep(0.1)
+        assert presence.is_settled(HOST)
+        assert not presence.state_of(HOST).is_up
         nursery.cancel_scope.cancel()
 
 
