@@ -281,8 +281,8 @@ async def _history(
         resource = watches.at_hand(key_id) or resource
     hosts = dict.fromkeys(slot.peer_id for slot, state in resource.slots.items() if isinstance(state, Record))
     await health.settle(hosts, min(SETTLES_WITHIN, timeout / 2), client=reader_id)
-    now = int(time())
-    present = health.events_of(resource, now)
-    changes = health.changes_of(key_id, resource, now, present)[-EVENTS_TOLD:]
+    moment = time()
+    present = health.events_of(resource, moment)
+    changes = health.changes_of(key_id, resource, moment, present)[-EVENTS_TOLD:]
     happened = heapq.merge(events, changes, key=lambda event: event.time)
-    return [*happened, *withheld_in(resource, now)[:EVENTS_TOLD], *present[:EVENTS_TOLD]]
+    return [*happened, *withheld_in(resource, int(moment))[:EVENTS_TOLD], *present[:EVENTS_TOLD]]

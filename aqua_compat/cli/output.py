@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -40,6 +43,20 @@ def identified(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """An object with the id of its shape in front (docs/command-line.md), which is that of the native API where that
     has it."""
     return {"schema": f"aqua-registry.{name}/1", **value}
+
+
+def print_lines(lines: str) -> None:
+    """Lines for people. A terminal that is narrower gets each in several, broken between words, the later ones
+    indented: ids stay whole, and can be copied. Others, such as scripts, get them as they are."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(lines)
+    click.echo("\n".join(part for line in lines.splitlines() for part in wrapped(line, width)))
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line in as many as it takes, where it's longer than `width` (characters)."""
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def describe(record: Record) -> str:
@@ -80,7 +97,7 @@ def print_resolved(
             lines += [f"{line}{state}" for line in told or [describe_json(record)]]
     nothing = "no service whose peer answers" if reachable else "no services"
     for line in lines or [f"{nothing}, or none with these tags and metadata" if is_chosen else nothing]:
-        click.echo(line)
+        print_lines(line)
 
 
 def _instance_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:

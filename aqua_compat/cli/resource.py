@@ -12,7 +12,7 @@ import click
 from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
 from aqua_compat.cli.keys import named_peer_id
 from aqua_compat.cli.options import config_option, json_option, key_option, network_options
-from aqua_compat.cli.output import json_line, moment, print_json
+from aqua_compat.cli.output import json_line, moment, print_json, print_lines
 from aqua_compat.cli.policy import policy
 from aqua_compat.cli.session import CommandSession, resource_id_of, user_names, warn
 from aqua_compat.cli.through_node import create_through, remove_through
@@ -110,13 +110,16 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
             err=True,
         )
     for event in events:
-        click.echo(f"{moment(event['time'])}  {event['what']:11} {_subject(event)}  {one_line(event['detail'])}")
+        print_lines(
+            f"{moment(event['time'])}  {event['what']:11} {_subject(event)}  {one_line(event['detail'])}".rstrip()
+        )
 
 
 def _subject(event: Mapping[str, Any]) -> str:
     """What something happened to."""
     if event["issued_by"]:
-        return f"record of {event['issued_by']} on {event['peer_id']}"
+        on = f" on {event['peer_id']}" if event["peer_id"] != event["issued_by"] else ""
+        return f"record of {event['issued_by']}{on}"
     return f"host {event['peer_id']}" if event["peer_id"] else "resource"
 
 

@@ -11,7 +11,7 @@ import click
 
 from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.node_socket import AS_NODE
-from aqua_compat.cli.output import describe_health, describe_json, json_line, moment, print_resolved
+from aqua_compat.cli.output import describe_health, describe_json, json_line, moment, print_lines, print_resolved
 from aqua_compat.cli.session import warn
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def print_events_of(
     asked = {**({"all": "true"} if everything else {}), **_trust(trusted)}
     try:
         for number, answer in enumerate(node.events("resources", resource, "watch", **asked), 1):
-            click.echo(json_line(answer.result) if as_json else event_lines(answer.result))
+            if as_json:
+                click.echo(json_line(answer.result))
+            else:
+                print_lines(event_lines(answer.result))
             if number == 1 and not answer.exists:
                 click.echo(f"note: no resource {one_line(shown)} is known yet; watching for it", err=True)
             if number == count:

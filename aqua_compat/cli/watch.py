@@ -8,7 +8,7 @@ import click
 
 from aqua_compat.cli.failures import one_line
 from aqua_compat.cli.options import json_option, network_options, trust_options
-from aqua_compat.cli.output import json_line
+from aqua_compat.cli.output import json_line, print_lines
 from aqua_compat.cli.session import CommandSession
 from aqua_compat.cli.through_node import event_lines, print_events_of
 
@@ -56,7 +56,10 @@ def watch(
         count = 0
         async with client.watch(resource_id, trusted=trusted, include_down=everything) as watched:
             async for event in watched:
-                click.echo(as_json_line(event) if as_json else as_lines(event))
+                if as_json:
+                    click.echo(as_json_line(event))
+                else:
+                    print_lines(as_lines(event))
                 count += 1
                 if count == 1 and not watched.exists:
                     click.echo(f"note: no resource {one_line(resource)} is known yet; watching for it", err=True)

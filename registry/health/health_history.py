@@ -83,7 +83,7 @@ class HealthHistory:
             self._count -= len(self._hosts.pop(next(iter(self._hosts))).changes)
 
     def events_of(
-        self, key_id: str, hosts: Collection[str], now: float, time: int, present: Collection[HistoryEvent]
+        self, key_id: str, hosts: Collection[str], now: float, time: float, present: Collection[HistoryEvent]
     ) -> list[HistoryEvent]:
         """What changed of a resource's hosts and services, oldest first, at `now` and at `time` (seconds since 1970).
 
@@ -98,7 +98,7 @@ class HealthHistory:
                 subject = change.service if isinstance(change, _ServiceChange) else None
                 is_last = subject not in has_later
                 has_later.add(subject)
-                at = time - int(min(now - change.at, time))
+                at = int(max(time - (now - change.at), 0.0))
                 if isinstance(change, _HostChange):
                     if host in hosts and not (is_last and not change.is_up and host in down):
                         events.append(of_host(key_id, host, UP if change.is_up else DOWN, at, change.why))
@@ -132,8 +132,9 @@ class HealthHistory:
 def why_down(accusers: Collection[str], *, has_left: bool) -> str:
     """By whose word a host is down."""
     if has_left:
-        return "its host stopped, as it said itself"
-    return "its host isn't there, as " + (f"{', '.join(accusers)} say" if accusers else "this node found")
+        return "the host stopped by its own word"
+    say = "says" if len(accusers) == 1 else "say"
+    return "the host isn't there, as " + (f"{' and '.join(accusers)} {say}" if accusers else "this node found")
 
 
 def event_of_service(slot: Slot, instance: str, health: Health, now: int) -> HistoryEvent:
@@ -148,6 +149,6 @@ def _changed_standing(seen: _Seen, standing: HostStanding, now: float) -> list[_
     seen.is_up = standing.is_up
     if standing.is_up:
         is_seen = math.isfinite(standing.since)
-        return [_HostChange(now - standing.since, True, "its host is there again")] if is_seen else []
+        return [_HostChange(now - standing.since, True, "the host is there again")] if is_seen else []
     at = now - (standing.since if math.isfinite(standing.since) else 0.0)
     return [_HostChange(at, False, why_down(standing.accusers, has_left=standing.has_left))]

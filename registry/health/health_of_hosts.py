@@ -163,17 +163,19 @@ class HealthOfHosts:
         if self._presence is not None and host in self._followed:
             self._presence.complain(host)
 
-    def events_of(self, resource: ResourceState, now: int) -> list[HistoryEvent]:
-        """Which records of a resource are down, or don't pass, at `now` (seconds), since when, and by whose word."""
+    def events_of(self, resource: ResourceState, time: float) -> list[HistoryEvent]:
+        """Which records of a resource are down, or don't pass, at `time` (seconds since 1970), since when, and by whose
+        word."""
         events: list[HistoryEvent] = []
+        now = int(time)
         for slot, state in sorted(resource.slots.items()):
             if not isinstance(state, Record):
                 continue
             known = self._known_of(slot, named_in(state.metadata.value))
             if not known.is_up:
                 why = why_down(known.accusers, has_left=known.has_left)
-                since = now - int(min(known.up_or_down_for, now))
-                events.append(of_slot(slot, DOWN, since if since else now, why))
+                since = int(time - known.up_or_down_for) if known.up_or_down_for < time else now
+                events.append(of_slot(slot, DOWN, since, why))
             if known.health.state is not HealthState.PASSING:
                 events.append(event_of_service(slot, "", known.health, now))
             for instance, health in known.instances.items():
@@ -182,13 +184,13 @@ class HealthOfHosts:
         return events
 
     def changes_of(
-        self, key_id: str, resource: ResourceState, now: int, present: Collection[HistoryEvent]
+        self, key_id: str, resource: ResourceState, time: float, present: Collection[HistoryEvent]
     ) -> list[HistoryEvent]:
         """When the hosts of a resource went down and came up, and its services changed, as far as this peer saw it and
-        remembers, at `now` (seconds), oldest first; without what `present`, as of `events_of`, tells as being so
-        still."""
+        remembers, at `time` (seconds since 1970), oldest first; without what `present`, as of `events_of`, tells as
+        being so still."""
         hosts = {slot.peer_id for slot in resource.slots}
-        return self._history.events_of(key_id, hosts, trio.current_time(), now, present)
+        return self._history.events_of(key_id, hosts, trio.current_time(), time, present)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Has hosts followed and asked until cancelled."""

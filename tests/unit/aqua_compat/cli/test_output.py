@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aqua_compat.cli.output import describe_health
+from aqua_compat.cli.output import describe_health, wrapped
 from aqua_compat.schema.shapes import health_as_json
 from registry.health.health_reader import RecordHealth
 from registry.health.state import Health, HealthState
@@ -55,3 +55,16 @@ def test_what_a_node_of_a_release_before_tells_is_shown_without_what_it_does_not
     told = health_as_json(RecordHealth(False, 12.2, ("one",)))
     del told["stopped"]
     assert describe_health(told) == "down for 12 s, as one says"
+
+
+def test_a_line_that_is_too_long_for_a_terminal_goes_on_indented_and_its_ids_stay_whole() -> None:
+    host, first, second = (letter * 52 for letter in "hab")
+    line = f"2026-11-27 13:25:38 UTC  down        host {host}  the host isn't there, as {first} and {second} say"
+    assert wrapped(line, 80) == [
+        "2026-11-27 13:25:38 UTC  down        host",
+        f"    {host}  the host isn't there,",
+        f"    as {first} and",
+        f"    {second} say",
+    ]
+    assert wrapped(line, len(line)) == [line]
+    assert wrapped("", 80) == [""]

@@ -6,7 +6,7 @@ import msgspec
 
 from registry.health import health_history as module
 from registry.health.exceptions import ExceptionList
-from registry.health.health_history import HealthHistory
+from registry.health.health_history import HealthHistory, why_down
 from registry.health.health_reader import HealthReader
 from registry.health.state import Health, HostedService
 from registry.model.history import HistoryEvent
@@ -57,14 +57,27 @@ def test_each_change_is_told_with_its_time_and_by_whose_word() -> None:
     seen.says(40, GUEST, bad(CRITICAL, "gone", since=NOW + 10_000))
     seen.says(50, GUEST, bad(PASSES, since=0))
     assert seen.told() == [
-        (8, "down", "its host isn't there, as A, B say"),
-        (20, "up", "its host is there again"),
+        (8, "down", "the host isn't there, as A and B say"),
+        (20, "up", "the host is there again"),
         (29, "warning", "slow"),
         (40, "critical", "gone"),
         (50, "passing", ""),
     ]
     assert {event.issued_by for event in seen.events() if event.what in {"down", "up"}} == {""}
     assert {event.issued_by for event in seen.events() if event.what == "warning"} == {ISSUER.peer_id}
+
+
+def test_one_witness_says_and_a_host_that_stops_says_it_itself() -> None:
+    assert why_down(["A"], has_left=False) == "the host isn't there, as A says"
+    assert why_down(["A"], has_left=True) == "the host stopped by its own word"
+
+
+def test_a_change_has_the_same_time_whenever_it_is_told() -> None:
+    seen = Remembering()
+    seen.becomes(10.6, is_up=False)
+    moments = [NOW + 12 + tenth / 10 for tenth in range(20)]
+    told = [seen.history.events_of(KEY_ID, {HOST.peer_id}, moment - NOW, moment, ()) for moment in moments]
+    assert {event.time - NOW for events in told for event in events} == {10}
 
 
 def test_what_is_still_so_is_told_once() -> None:

@@ -340,7 +340,7 @@ async def test_explaining_tells_who_is_down_and_what_does_not_pass(autojump_cloc
         assert [(event.peer_id, event.what, event.detail) for event in now] == [
             (peer_id, what, detail)
             for peer_id, what, detail in sorted(
-                [(zero, "down", "its host isn't there, as A, B say"), (one, "critical", "no answer")]
+                [(zero, "down", "the host isn't there, as A and B say"), (one, "critical", "no answer")]
             )
         ]
         assert {event.time for event in now if event.what == "critical"} == {NOW}
@@ -361,11 +361,11 @@ async def test_explaining_tells_what_changed_before(autojump_clock: object) -> N
         events = [event for event in await node.explain(world.resource_id) if event.what != "stored"]
         assert sorted((event.peer_id, event.issued_by, event.what, event.detail) for event in events) == sorted(
             [
-                (zero, "", "down", "its host isn't there, as A, B say"),
-                (zero, "", "up", "its host is there again"),
+                (zero, "", "down", "the host isn't there, as A and B say"),
+                (zero, "", "up", "the host is there again"),
                 (one, one, "critical", "no answer"),
                 (one, one, "passing", ""),
-                (two, two, "down", "its host stopped, as it said itself"),
+                (two, two, "down", "the host stopped by its own word"),
             ]
         )
         assert events[-1].peer_id == two, "what is so now comes last"
@@ -383,7 +383,7 @@ async def test_explaining_waits_a_moment_for_what_is_yet_to_be_learnt_as_reads_d
         assert (last.peer_id, last.what, last.detail) == (
             world.peer_ids[0],
             "down",
-            "its host isn't there, as this node found",
+            "the host isn't there, as this node found",
         )
 
 
