@@ -26,7 +26,7 @@ from aqua_compat.http.parameters import LONGEST, ME
 from aqua_compat.http.problems import Problem
 from aqua_compat.rpc.errors import NoProvider
 from aqua_compat.schema.arguments import check_optional_string, check_peer_id, check_string
-from aqua_compat.schema.json_codec import to_json
+from aqua_compat.schema.json_codec import Json, to_json
 from aqua_compat.schema.shapes import (
     chosen,
     created_as_json,
@@ -156,8 +156,8 @@ class NativeApi:
         standing = None if peer_id == self._node.peer.peer_id else known.standing_of(peer_id)
         if standing is None:
             is_own = peer_id == self._node.peer.peer_id
-            how: dict[str, object] = {"up_or_down_for": None, "accusers": [], "stopped": False}
-            return Result({"peer_id": peer_id, "known": is_own, "up": True, **how})
+            untold: dict[str, Json] = {"up": True, "up_or_down_for": None, "accusers": [], "stopped": False}
+            return Result({"peer_id": peer_id, "known": is_own, **untold})
         lasted = round(standing.since, 1) if standing.since < math.inf else None
         return Result(
             {
