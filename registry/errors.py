@@ -375,7 +375,7 @@ class NotPermitted(RegistryRefusal):
     code = Code.NOT_PERMITTED
 
     def __init__(self, function: str) -> None:
-        super().__init__(f"{function}: only the node's operator may call this")
+        super().__init__(f"{function}: only the node's operator may call this; its setting `operators` names them")
 
 
 class HostingRefused(RegistryRefusal):

@@ -49,7 +49,7 @@ via_option = click.option(
 )
 @via_option
 @trust_options
-@network_options(acts=True)
+@network_options(acts=True, as_node=False)
 def call(
     session: CommandSession,
     target: str,
@@ -141,7 +141,7 @@ async def _call_all(
 @click.argument("peer_id")
 @via_option
 @json_option
-@network_options()
+@network_options(as_node=False)
 def services(session: CommandSession, peer_id: str, via: tuple[str, ...], as_json: bool) -> None:
     """Print the services of the peer PEER_ID and their functions.
 

@@ -23,14 +23,23 @@ if TYPE_CHECKING:
 
 
 def network_options(
-    *, writes: bool = False, acts: bool = False, counts: bool | None = None, registers: bool = False
+    *,
+    writes: bool = False,
+    acts: bool = False,
+    counts: bool | None = None,
+    registers: bool = False,
+    as_node: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options of every command that uses the network; the command gets a CommandSession as its first argument.
 
     `acts`: the command does something in the key's name; all that write do. `counts`: it takes `--factor`, as all do by
-    default that write. `registers`: it may show a certificate.
+    default that write. `registers`: it may show a certificate. `as_node`: through a node on this machine it acts in the
+    node's name.
     """
     counts = writes if counts is None else counts
+    in_whose_name = "Without --key, " + (
+        "the command acts as the node's own key." if acts or writes else "it is the node that asks."
+    )
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -107,8 +116,8 @@ def network_options(
             type=click.Path(file_okay=False, path_type=Path),
             metavar="PATH",
             envvar="AQUA_REGISTRY_NODE",
-            help="Data folder of a node on this machine to act through, where no --relay is given. Without --key, "
-            + ("the command acts as the node's own key." if acts or writes else "it is the node that asks.")
+            help="Data folder of a node on this machine to act through, where no --relay is given. "
+            + (in_whose_name if as_node else "The command is a client of that node, with a key of its own.")
             + "  [default: that of `aqua-registry node`, if it runs]",
         )(decorated)
         return click.option(

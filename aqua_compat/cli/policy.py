@@ -55,7 +55,7 @@ _OPPOSITES: Final = (("allow", "disallow"), ("root", "drop_root"), ("host", "dro
     help="Let chains of N certificates at most count, of none at 0.  [3 at first]",
 )
 @json_option
-@network_options(writes=True, counts=False)
+@network_options(writes=True, counts=False, as_node=False)
 def policy(session: CommandSession, resource: str, as_json: bool, **changes: Any) -> None:
     """Show who may register on RESOURCE, an id or a name, or change it: then your key must be its owner's.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--data", default="{}", metavar="JSON", help="Values of the names in the call, a JSON object.")
 @click.option("--quiet", is_flag=True, help="Print the result and nothing else, whatever --log-level says.")
 @click.option("--particle-id", is_flag=True, help="As the original's option: tells on stderr that no particle is sent.")
-@network_options(writes=True, registers=True)
+@network_options(writes=True, registers=True, as_node=False)
 @click.pass_context
 def run(context: click.Context, session: CommandSession, func: str, data: str, quiet: bool, particle_id: bool) -> None:
     """Call a function of the original's API and print its result as JSON.

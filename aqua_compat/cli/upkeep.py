@@ -14,7 +14,7 @@ from aqua_compat.cli.session import CommandSession
 @click.command(short_help="Run one of a node's schedules now.")
 @click.argument("schedule")
 @json_option
-@network_options(acts=True)
+@network_options(acts=True, as_node=False)
 def upkeep(session: CommandSession, schedule: str, as_json: bool) -> None:
     """Run SCHEDULE of the node now: clearExpired_86400, replicate_3600 or renew_43200.
 

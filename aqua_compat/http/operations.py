@@ -118,7 +118,8 @@ def _argument(parameter: Parameter, texts: list[str]) -> Any:
     try:
         values = [parameter.parse(text) for text in texts]
     except (ValueError, TypeError) as error:
-        raise Problem.invalid(f"{parameter.name}: {str(error).removeprefix(parameter.name + ' ')}") from None
+        what = str(error).removeprefix("it: ").removeprefix(f"{parameter.name} ")
+        raise Problem.invalid(f"{parameter.name}: {what}") from None
     return tuple(values) if parameter.repeats else values[0]
 
 

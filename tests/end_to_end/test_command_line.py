@@ -263,7 +263,8 @@ async def test_only_operators_run_a_nodes_schedules(network: Network, tmp_path: 
     refused = await command("upkeep", "replicate_3600", "--relay", network.relay(), home=tmp_path)
     assert (refused.code, refused.err) == (
         1,
-        "error: the schedule replicate_3600: only the node's operator may call this\n",
+        "error: the schedule replicate_3600: only the node's operator may call this; its setting `operators` names"
+        " them\n",
     )
     await command("key", "new", "operator", home=tmp_path)
     key = await command("key", "show", "operator", "--json", home=tmp_path)

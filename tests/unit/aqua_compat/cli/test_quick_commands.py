@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from aqua_compat.cli.main import cli
 
 _IMPORTED = (
     "import sys\nfrom aqua_compat.cli.main import main\ntry:\n    main()\nfinally:\n    print('modules:', *sys.modules)"
@@ -45,3 +48,17 @@ def test_no_libp2p_no_loop_no_database(tmp_path: Path, arguments: tuple[str, ...
     modules = run(*arguments)
     assert "aqua_compat.cli.main" in modules
     assert not {"libp2p", "multiaddr", "trio", "sqlite3", "structlog", "overlay.peer"} & set(modules)
+
+
+@pytest.mark.parametrize("name", ["call", "run", "upkeep", "services", "resource policy"])
+def test_commands_that_are_clients_of_a_node_do_not_say_that_they_act_as_the_node(name: str) -> None:
+    command: click.Command = cli
+    for part in name.split():
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), part)
+        assert found is not None
+        command = found
+    [node] = [option for option in command.params if option.name == "node"]
+    assert isinstance(node, click.Option)
+    assert "a client of that node" in str(node.help)
+    assert "node's own key" not in str(node.help)

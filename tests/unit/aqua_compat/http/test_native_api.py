@@ -578,3 +578,9 @@ async def test_what_asks_for_much_doesnt_hold_the_loop_for_long(tmp_path: Path) 
         assert len(json.loads(answer.body)["result"]) == 32
     assert not turns.slow
     assert turns.slowest > 0
+
+
+async def test_a_wrong_peer_id_is_told_by_the_name_of_its_parameter(one_server: Running) -> None:
+    answered = await one_server.ask("GET", "/v1/aqua/peers/nonsense/presence")
+    assert answered.status == 400
+    assert answered.json()["detail"] == "peer_id: not the peer id of an Ed25519 key: 'nonsense'"
