@@ -261,11 +261,8 @@ async def test_an_owner_removes_a_resource_and_others_cant(network: Network, tmp
 
 async def test_only_operators_run_a_nodes_schedules(network: Network, tmp_path: Path) -> None:
     refused = await command("upkeep", "replicate_3600", "--relay", network.relay(), home=tmp_path)
-    assert (refused.code, refused.err) == (
-        1,
-        "error: the schedule replicate_3600: only the node's operator may call this; its setting `operators` names"
-        " them\n",
-    )
+    why = "only the node's operator may call this; its setting `operators` names them"
+    assert (refused.code, refused.err) == (1, f"error: the schedule replicate_3600: {why}\n")
     await command("key", "new", "operator", home=tmp_path)
     key = await command("key", "show", "operator", "--json", home=tmp_path)
     peer_id = json.loads(key.out)["peer_id"]
