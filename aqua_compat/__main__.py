@@ -1,5 +1,5 @@
 """`python -m aqua_compat` is the command `aqua-registry`."""
 
-from aqua_compat.cli.main import main
+from aqua_compat.cli.start import main
 
 main()

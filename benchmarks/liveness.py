@@ -430,7 +430,7 @@ async def store(there: Area, records: int) -> None:
 
 def be_node(arguments: Sequence[str]) -> None:
     """A node without presence: it says nothing of itself, witnesses nobody and follows nobody."""
-    from aqua_compat.cli.main import main as cli
+    from aqua_compat.cli.start import main as cli
 
     async def run(self: Liveness, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ARG001
         task_status.started()

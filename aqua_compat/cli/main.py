@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from importlib import import_module
 from typing import Final
@@ -11,11 +10,6 @@ from typing import Final
 import click
 
 from aqua_compat.cli.failures import Failure, end_for_want_of_memory, root_of, tell
-from aqua_compat.cli.signals import end_cleanly_from_now_on
-
-TERMINATED: Final = 128 + signal.SIGTERM
-"""The exit code of a command that was told to end."""
-
 
 _MODULES: Final = {
     "demo": "demo",
@@ -85,9 +79,9 @@ def _discard_output() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit code 0 on success only, 1 when the operation failed, 2 for wrong usage."""
+    """Run the command line, once signals are heeded; exit code 0 on success only, 1 when the operation failed, 2 for
+    wrong usage."""
     _open_closed_streams()
-    end_cleanly_from_now_on(0 if "node" in sys.argv[1:2] else TERMINATED)
     try:
         code = cli.main(prog_name="aqua-registry", standalone_mode=False)
         sys.stdout.flush()

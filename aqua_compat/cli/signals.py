@@ -13,15 +13,26 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a node cleanly."""
 
 
-def end_cleanly_from_now_on(code: int) -> None:
+_held: Final[list[signal.Signals]] = []
+"""Signals that came before this process could say what they mean to it."""
+
+
+def end_cleanly_from_now_on(code: int, *, holds_hangup: bool = False) -> None:
     """Has SIGTERM and SIGHUP end this process with an exit code, until something else takes them: while a command still
-    loads, the first of them would kill it as if it had crashed."""
+    loads, the first of them would kill it as if it had crashed.
+
+    `holds_hangup`: SIGHUP is kept for `until_signalled` instead: it may mean that what isn't read yet is to be read
+    again, which must end nothing.
+    """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - as `signal` calls it
         sys.exit(code)
 
+    def hold(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as above
+        _held.append(signal.Signals(number))
+
     for number in heeded(signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, hold if holds_hangup and number is signal.SIGHUP else end)
 
 
 def heeded(*signals: signal.Signals) -> list[signal.Signals]:
@@ -55,7 +66,7 @@ async def until_signalled(
 
     A second signal does what it does by default. Python's KeyboardInterrupt wouldn't do: it is raised in whatever runs,
     and libraries catch it in places, or it comes where Python only notes it; then nothing ends. What `act` raises comes
-    in a group.
+    in a group. What `end_cleanly_from_now_on` held back counts as if it came now.
     """
     import trio  # noqa: PLC0415 - `--help` is to answer at once
 
@@ -68,6 +79,9 @@ async def until_signalled(
 
         with trio.open_signal_receiver(*(signals if outlive else heeded(*signals))) as arriving:
             nursery.start_soon(run)
+            for held in _held:
+                signal.raise_signal(held)
+            _held.clear()
             came = signal.Signals(await anext(arriving))
             while outlive is not None and outlive(came):
                 came = signal.Signals(await anext(arriving))

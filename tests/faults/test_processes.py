@@ -145,20 +145,47 @@ def heeding(terminal: str | None) -> None:
         os.open(terminal, os.O_RDWR)
 
 
+async def is_heeding(process_id: int) -> bool:
+    """Whether a process has taken SIGTERM and SIGHUP: from then on no signal kills it as if it had crashed."""
+    await trio.lowlevel.checkpoint()
+    caught = int(Path(f"/proc/{process_id}/status").read_text().split("SigCgt:")[1].split()[0], 16)
+    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGHUP))
+
+
 async def test_a_node_that_is_told_to_end_while_it_starts_ends_cleanly(tmp_path: Path) -> None:
     """However far it came: the signal comes as soon as Python has the first of our modules open."""
     for number in range(4):
         async with started(*NODE, str(tmp_path / str(number)), home=tmp_path, stdout=subprocess.DEVNULL) as process:
-
-            async def is_loading(process_id: int = process.pid) -> bool:
-                await trio.lowlevel.checkpoint()
-                caught = Path(f"/proc/{process_id}/status").read_text().split("SigCgt:")[1].split()[0]
-                return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-            await eventually(is_loading, bool, timeout=60)
+            await eventually(partial(is_heeding, process.pid), bool, timeout=60)
             await trio.sleep(0.15 * number)  # nothing tells how far it is
             process.send_signal(signal.SIGTERM)
             assert await ended(process) == 0
+
+
+@pytest.mark.parametrize("has_terminal", [True, False])
+async def test_a_hangup_while_a_node_starts_means_what_it_means_later(tmp_path: Path, has_terminal: bool) -> None:
+    log = tmp_path / "log"
+    terminal, other_end = os.openpty()
+    begin = partial(heeding, os.ttyname(other_end) if has_terminal else None)
+    with log.open("wb") as stderr:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": stderr}
+        async with started(*NODE, str(tmp_path / "node"), home=tmp_path, preexec_fn=begin, **streams) as process:
+            await eventually(partial(is_heeding, process.pid), bool, timeout=60)
+            process.send_signal(signal.SIGHUP)
+            if not has_terminal:
+                while await first_line(process) != "ready":
+                    pass
+                process.send_signal(signal.SIGTERM)
+            assert await ended(process) == 0
+    os.close(terminal)
+    os.close(other_end)
+    assert f"signal={'SIGHUP' if has_terminal else 'SIGTERM'}" in log.read_text()
+
+
+def test_signals_are_heeded_before_what_takes_long_is_imported() -> None:
+    show = "import sys, aqua_compat.cli.start; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", show], capture_output=True, check=True, text=True)
+    assert not {"click", "trio", "msgspec"} & set(shown.stdout.split())
 
 
 @pytest.mark.parametrize("megabytes", [80, 110, 125])
