@@ -106,7 +106,7 @@ def explain_resource(session: CommandSession, resource: str, as_json: bool) -> N
         return
     if not events:
         click.echo(
-            "the node remembers nothing of this resource; `aqua-registry peers RESOURCE_ID` tells who keeps it",
+            "the node remembers nothing of this resource; `aqua-registry peers RESOURCE` tells who keeps it",
             err=True,
         )
     for event in events:

@@ -37,9 +37,8 @@ def run(context: click.Context, session: CommandSession, func: str, data: str, q
     aqua-registry run -f 'createResource("echo")'
     aqua-registry run -f 'resolveResource(id, 1)' --data '{"id": "..."}'
 
-    Both need --relay ADDRESS, or the variable AQUA_REGISTRY_RELAY.
-
-    The exit code is 1 when the result tells a failure; it is printed all the same.
+    Without --relay they go through the node on this machine. The exit code is 1 when the result tells a failure; it is
+    printed all the same.
     """
     from aqua_compat.cli.expression import ExpressionError, parse_call
     from aqua_compat.schema.interface import FUNCTIONS
