@@ -16,6 +16,7 @@ from aqua_compat import connect
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
+from registry.client.registry import Registry
 from registry.node import Node, open_node
 from registry.settings import NodeSettings
 from registry.watch.watch import Watch
@@ -79,6 +80,12 @@ async def until_told(events: Watch, kind: EventKind) -> WatchEvent:
     return event
 
 
+async def came_and_went(registry: Registry, resource_id: str, host: str) -> list[tuple[str, str]]:
+    """What `explain` tells of a host that went down and came up."""
+    explained = await registry.explain(resource_id)
+    return [(each.what, each.detail) for each in explained if each.peer_id == host and each.what in ("down", "up")]
+
+
 async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tmp_path: Path) -> None:
     async with listed(tmp_path) as there, connect(there.hosts[1].address) as client:
         victim = there.hosts[3]
@@ -104,11 +111,18 @@ async def test_a_killed_host_is_gone_within_seconds_and_back_with_its_process(tm
             assert victim.peer_id in {record.metadata.peer_id for record in shown.records or ()}
             shown_there = await client.resolve(there.resource_id, include_down=True)
             assert victim.peer_id in {record.metadata.peer_id for record in shown_there}
+            for registry in (there.reader.registry, client.registry):
+                [(what, why)] = await came_and_went(registry, there.resource_id, victim.peer_id)
+                assert what == "down"
+                assert why.startswith("the host isn't there, as 12D3KooW")
             await victim.start("--bootstrap", there.hosts[0].address)
             back = await took(there.found, lambda found: victim.peer_id in found, BACK_WITHIN)
             back_there = await took(found_by_client, lambda found: victim.peer_id in found, BACK_WITHIN)
             for watch in (on_node, events):
                 await until_told(watch, EventKind.UP)
+            for registry in (there.reader.registry, client.registry):
+                explained = await came_and_went(registry, there.resource_id, victim.peer_id)
+                assert [what for what, _ in explained] == ["down", "up"]
         told = f"gone {gone:.2f} s, {gone_there:.2f} more for a client, back {back:.2f} s, {back_there:.2f} more"
         print(told)  # noqa: T201 - shown beside a failure
 
