@@ -334,7 +334,7 @@ async def test_every_operation_on_this_machines_services_answers_as_it_is_descri
             "POST", "/v1/aqua/agent/services", {"name": "a.toml", "text": '[[service]]\nid = "db"\n'}
         )
         assert lent.status == 422
-        assert lent.json()["errors"] == ["a.toml, line 1: service 1: Object missing required field `name`"]
+        assert lent.json()["errors"] == ["a.toml, line 1: service 1: name isn't given, which it has to have"]
         assert api.tried == OF_AGENTS - {"lend"}
 
 
