@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -18,7 +18,7 @@ import msgspec
 from overlay.identity import Identity
 from overlay.tasks import background
 from registry.client.abandoned_writes import AbandonedWrites
-from registry.client.certified_records import CertifiedRecords
+from registry.client.certified_records import MAX_FOLLOWED, CertifiedRecords
 from registry.client.local_node import LocalNode
 from registry.client.node_api_server import serve_node_api
 from registry.client.node_status import StatusSource
@@ -76,6 +76,8 @@ class Parts(msgspec.Struct, frozen=True):
     """What a running node is made of, as far as others use it."""
 
     registry: Registry
+    registries: Mapping[str, Registry]
+    """By peer id: of the node's own identity, and of the others that issue here."""
     service: RegistryService
     reader: Reader
     replica: Replica
@@ -109,13 +111,15 @@ async def assembled(
     starts_network: bool = False,
     presence: PresenceNetwork | None = None,
     randomness: random.Random | None = None,
+    issuers: Sequence[Identity] = (),
 ) -> AsyncIterator[Parts]:
     """Serves the registry over `network` and runs its tasks while the context is open.
 
     `starts_network`: this node was told of no other one, so there is nobody from whom it could have missed anything.
     `presence`: who is alive; None where the network has none, and everybody counts as up.
+    `issuers`: identities under which services are registered here besides the node's own; no quota binds them here.
     """
-    rules, randomness = settings.registry, randomness or random.Random()  # noqa: S311 - jitter, not secrets
+    rules, randomness = _trusting(settings.registry, issuers), randomness or random.Random()  # noqa: S311 - jitter, not secrets
     current, sender_limits = CurrentSettings(rules), SenderLimits(identity.peer_id, rules)
     service = RegistryService(store, identity.peer_id, current, sender_limits)
     trust = await loaded_trust(clock, settings.trust_roots, store, rules.clock_skew)
@@ -222,24 +226,46 @@ async def assembled(
         store.on_commit(note_commit)
     store.on_damage(recovery.note_lost)
     store.on_room(recovery.room_again)
-    registry = Registry(
-        identity, node_api, host, health, health_of_hosts, TimestampLog(store, ingest), watches, rules, clock
-    )
-    renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock)
+    registry, *others = registries = [
+        Registry(
+            each,
+            node_api,
+            host,
+            health,
+            health_of_hosts,
+            TimestampLog(store, ingest, identity.peer_id),
+            watches,
+            rules,
+            clock,
+        )
+        for each in (identity, *issuers)
+    ]
+    renewal = Renewal(identity, node_api, host, registry, store, rules, settings.upkeep.renew, clock, others)
     upkeep = Schedules(service, store, replication, renewal.run_in_words, settings.upkeep, clock, randomness)
     rumors = Rumors(network, send_queue, rules.neighbourhood_size, randomness)
     async with background() as nursery:
         nursery.start_soon(catch_up.run, network)
-        for part in (
-            *(health, health_of_hosts, hosts_for_clients),
-            *(ingest, send_queue, replica, writer, pass_on, abandoned, replication, entering, recovery, upkeep),
-            *(subscriptions, watches, rumors),
-            Resigning(network, identity, node_api, registry, store, lambda: upkeep.run_now(RENEW), rules, clock),
-            CertifiedRecords(identity, node_api, registry, store, rules, clock),
+        for run in (
+            *(
+                part.run
+                for part in (
+                    *(health, health_of_hosts, hosts_for_clients),
+                    *(ingest, send_queue, replica, writer, pass_on, abandoned, replication, entering, recovery, upkeep),
+                    *(subscriptions, watches, rumors),
+                    Resigning(network, registries, node_api, store, lambda: upkeep.run_now(RENEW), rules, clock),
+                )
+            ),
+            *(
+                CertifiedRecords(
+                    each.identity, node_api, each, store, rules, clock, MAX_FOLLOWED // len(registries)
+                ).run
+                for each in registries
+            ),
         ):
-            await nursery.start(part.run)
+            await nursery.start(run)
         yield Parts(
             registry,
+            {each.identity.peer_id: each for each in registries},
             service,
             reader,
             replica,
@@ -260,6 +286,11 @@ async def assembled(
             trust,
             weights,
         )
+
+
+def _trusting(rules: RegistrySettings, issuers: Sequence[Identity]) -> RegistrySettings:
+    trusted = (*rules.hosting.issuers, *(each.peer_id for each in issuers))
+    return msgspec.structs.replace(rules, hosting=msgspec.structs.replace(rules.hosting, issuers=trusted))
 
 
 def _health(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -88,10 +88,12 @@ async def open_node(
     *,
     clock: Clock = time.time,
     particles: Callable[[], dict[str, float]] | None = None,
+    issuers: Sequence[Identity] = (),
 ) -> AsyncIterator[Node]:
     """Runs a node while the context is open. It may still be joining: see `node.peer.wait_joined`.
 
-    `particles`: what `NodeStatus.particles` tells, where the layer above serves particles.
+    `particles`: what `NodeStatus.particles` tells, where the layer above serves particles. `issuers`: identities under
+    which services are registered here besides the node's own (`node.parts.registries`).
     Raises StorageError for a folder that can't be used, overlay.errors.OverlayError for addresses that can't.
     """
     with claimed(data_dir):
@@ -116,6 +118,7 @@ async def open_node(
                 clock,
                 starts_network=starts_network,
                 presence=peer.presence,
+                issuers=issuers,
             ) as parts:
                 if settings.certificates:
                     parts.registry.use_certificates(CertificateFiles([Path(settings.certificates)]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -38,16 +38,16 @@ def _with_bootstrap(identity: Identity, settings: NodeSettings, data_dir: Path) 
 
 @asynccontextmanager
 async def open_full_node(
-    identity: Identity, settings: NodeSettings, data_dir: Path
+    identity: Identity, settings: NodeSettings, data_dir: Path, issuers: Sequence[Identity] = ()
 ) -> AsyncIterator[tuple[Node, Services]]:
-    """Runs a node while the context is open; the services are those of its own peer.
+    """Runs a node while the context is open; the services are those of its own peer. `issuers`: as of `open_node`.
 
     Raises what `open_node` raises, and `aqua_compat.particles.errors.NotInstalled`.
     """
     settings = _with_bootstrap(identity, settings, data_dir)
     aqua, metrics = aqua_settings_of(settings), Metrics()
     particles = metrics.snapshot if aqua.enabled else None
-    async with open_node(identity, settings, data_dir, particles=particles) as node:
+    async with open_node(identity, settings, data_dir, particles=particles, issuers=issuers) as node:
         parts = node.parts
         trust_graph = TrustGraph(parts.trust, parts.weights, identity.peer_id, settings.operators)
         services = Services(node.peer, node.registry, trust_graph=trust_graph)

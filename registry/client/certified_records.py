@@ -71,7 +71,11 @@ class CertifiedRecords:
         store: Store,
         settings: RegistrySettings,
         clock: Clock,
+        most_followed: int = MAX_FOLLOWED,
     ) -> None:
+        """`most_followed`: resources whose policies are watched; of a process that issues under several identities each
+        has a part of `MAX_FOLLOWED`."""
+        self._most_followed = most_followed
         self._identity = identity
         self._node_api = node_api
         self._registry = registry
@@ -112,7 +116,7 @@ class CertifiedRecords:
         """Watches the resources of the first records, and no others."""
         listed = dict.fromkeys(slot.key_id for slot in self._seen)
         self._found &= listed.keys()
-        wanted = [key_id for key_id in listed if key_id in self._found][:MAX_FOLLOWED]
+        wanted = [key_id for key_id in listed if key_id in self._found][: self._most_followed]
         for key_id in self._followed.keys() - set(wanted):
             self._followed.pop(key_id).cancel()
             self._keys.pop(key_id, None)
@@ -149,7 +153,7 @@ class CertifiedRecords:
         if not self._is_listed:
             me = self._identity.peer_id
             self._seen |= {
-                Slot(key_id, me, peer_id): _SeenRecord() for key_id, peer_id in await self._store.read(_issued)
+                Slot(key_id, me, peer_id): _SeenRecord() for key_id, peer_id in await self._store.read(self._issued)
             }
             self._is_listed = True
         self._seen |= dict.fromkeys(self._registry.certificates.take_noted(), _SeenRecord())
@@ -225,21 +229,15 @@ class CertifiedRecords:
         return is_withheld or (bool(newer) and ends_at(newer) > ends_at(chain))
 
     async def _issue_anew(self, record: Record) -> bool:
-        metadata = record.metadata
-        if metadata.peer_id == self._identity.peer_id:
-            done = await self._registry.reissue(record)
-        else:
-            service_id = metadata.service_id[0] if metadata.service_id else None
-            done = await self._registry.register_service(metadata.key_id, metadata.value, metadata.peer_id, service_id)
+        metadata, done = record.metadata, await self._registry.reissue(record)
         if not done.success:
             _log.warning("a record couldn't be issued under a newer certificate", errors=done.errors[:3])
             return False
         _log.info("issued anew under a newer certificate", key_id=metadata.key_id, host=metadata.peer_id)
         return True
 
-
-def _issued(transaction: Transaction) -> list[tuple[str, str]]:
-    return transaction.issued.after(-1)
+    def _issued(self, transaction: Transaction) -> list[tuple[str, str]]:
+        return transaction.issued.of(self._identity.peer_id, self._registry.peer_id).after(-1)
 
 
 def _chain_of(record: Record) -> tuple[Certificate, ...]:

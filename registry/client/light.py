@@ -142,14 +142,14 @@ async def open_light_client(
             countersigner,
             health,
             health_of_hosts,
-            TimestampLog(store, ingest),
+            TimestampLog(store, ingest, peer.peer_id),
             watches,
             rules,
             clock,
         )
         nursery = await stack.enter_async_context(background())
         renewal = _renewal(identity, node_api, countersigner, registry, store, rules, clock)
-        resigning = Resigning(peer, identity, node_api, registry, store, renewal.run_now, rules, clock)
+        resigning = Resigning(peer, [registry], node_api, store, renewal.run_now, rules, clock)
         for part in (presence, health, health_of_hosts, watches, abandoned, resigning):
             await nursery.start(part.run)
         certified = CertifiedRecords(identity, node_api, registry, store, rules, clock)

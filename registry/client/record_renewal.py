@@ -1,4 +1,5 @@
-"""Renews what this identity hosts, owns and issued: it is signed anew well before it expires.
+"""Renews what this identity hosts, owns and issued, and what others of this process issued: it is signed anew well
+before it expires.
 
 Rules (docs/design.md, State and merging; original's faults 7 and 22):
 1. A record is renewed by its host, whoever issued it, and a key by its owner, before three quarters of the expired age.
@@ -12,6 +13,9 @@ Rules (docs/design.md, State and merging; original's faults 7 and 22):
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -29,7 +33,7 @@ from registry.protocol.messages import Item
 from registry.protocol.network import Clock
 from registry.replica.countersign import Countersigner, sign_record
 from registry.settings import RegistrySettings
-from registry.storage import Store
+from registry.storage import Store, Transaction
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -50,7 +54,7 @@ class Renewed(msgspec.Struct):
 
 
 class Renewal:
-    """Renews keys and records of one identity, through the node API."""
+    """Renews keys and records of a process's own identity, through the node API, and what its other ones issued."""
 
     def __init__(
         self,
@@ -62,7 +66,10 @@ class Renewal:
         settings: RegistrySettings,
         period: float,
         clock: Clock,
+        others: Sequence[Registry] = (),
     ) -> None:
+        """`period`: seconds until it runs again. `others`: of the identities that issue here besides this one."""
+        self._registries = (registry, *others)
         self._identity = identity
         self._node_api = node_api
         self._countersigner = countersigner
@@ -88,9 +95,13 @@ class Renewal:
         for key_id in sorted(key_ids):
             await self._renew(key_id, due, done)
         half = int(self._clock()) - self._settings.record_lifetime // 2
-        for key_id, peer_id in await self._store.read(lambda transaction: transaction.issued.until(half)):
-            await self._reissue(Slot(key_id, me, peer_id), half, done)
+        for registry in self._registries:
+            for key_id, peer_id in await self._store.read(partial(self._issued_until, registry, half)):
+                await self._reissue(registry, Slot(key_id, registry.identity.peer_id, peer_id), half, done)
         return done
+
+    def _issued_until(self, registry: Registry, until: int, transaction: Transaction) -> list[tuple[str, str]]:
+        return transaction.issued.of(registry.identity.peer_id, self._identity.peer_id).until(until)
 
     async def _renew(self, key_id: str, due: int, done: Renewed) -> None:
         try:
@@ -163,8 +174,8 @@ class Renewal:
         _log.warning("nobody took a renewal", key_id=item.key_id, errors=[error.text for error in outcome.errors[:3]])
         return False
 
-    async def _reissue(self, slot: Slot, issued_until: int, done: Renewed) -> None:
-        """Issues anew what this identity issued long ago (rule 5)."""
+    async def _reissue(self, registry: Registry, slot: Slot, issued_until: int, done: Renewed) -> None:
+        """Issues anew what the identity of `registry` issued long ago (rule 5)."""
         try:
             read = await read_majority(self._node_api, slot.key_id, DEFAULT_TIMEOUT)
             state = read.resource.slots.get(slot)
@@ -174,8 +185,7 @@ class Renewal:
                 done.failed += 1
                 _log.warning("a record couldn't be issued anew", key_id=slot.key_id, error=read.why_undecided)
                 return
-            service_id = state.metadata.service_id[0] if state.metadata.service_id else None
-            issued = await self._registry.register_service(slot.key_id, state.metadata.value, slot.peer_id, service_id)
+            issued = await registry.reissue(state)
         except RegistryError as error:
             done.failed += 1
             _log.warning("a record couldn't be issued anew", key_id=slot.key_id, error=str(error))

@@ -1,4 +1,8 @@
-"""The registrations of this identity: services on this peer and on others, their health, and their end."""
+"""The registrations of this identity: services on this peer and on others, their health, and their end.
+
+This peer is the one that this process is: as a rule of the same identity, but a node registers services on itself under
+other keys, too.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ from registry.permission.errors import RefusedByPolicy
 from registry.permission.policy import FOR_EVER, key_of
 from registry.protocol.messages import Item
 from registry.quorum.read_machine import ReadOutcome
-from registry.replica.countersign import Countersigner, sign_record
+from registry.replica.countersign import Countersigner
 from registry.settings import RegistrySettings
 
 ENDING_TIMEOUT: Final = 2.0  # seconds for ending a record on this peer, when the network has been given up
@@ -113,7 +117,7 @@ class Registrations:
         self, slot: Slot, instance: str, state: HealthState | None, note: str, ttl: float | None, timeout: float
     ) -> None:
         """Raises RegistryError."""
-        if slot.peer_id == self._identity.peer_id:
+        if slot.peer_id == self._host.peer_id:
             await self._health.report(slot, instance, state, note, ttl)
             return
         self._reported = max(self._reported + 1, int(self._host.clock_guard.time() * 1000))
@@ -123,6 +127,9 @@ class Registrations:
     async def reissue(self, record: Record, timeout: float) -> Done:
         """See `Registry.reissue`."""
         metadata = record.metadata
+        service_id = metadata.service_id[0] if metadata.service_id else None
+        if metadata.peer_id != self._host.peer_id:
+            return await self._register(metadata.key_id, metadata.value, metadata.peer_id, service_id, None, 1, timeout)
         try:
             resource = (await self._node_api.read(metadata.key_id, ack=1, timeout=timeout)).resource
             newer = resource.slots.get(record.slot)
@@ -133,7 +140,6 @@ class Registrations:
                 return Done(False, (str(NewerRecordOrTombstoneExists(*record.slot)),), code=Code.NEWER_STATE_EXISTS)
         except RegistryError as error:
             return Done(False, (str(error),), code=error.code)
-        service_id = metadata.service_id[0] if metadata.service_id else None
         return await self._register(
             metadata.key_id, metadata.value, metadata.peer_id, service_id, record.metadata, 1, timeout
         )
@@ -149,7 +155,7 @@ class Registrations:
         timeout: float,
         ttl: float | None = None,
     ) -> Done:
-        is_own = peer_id == self._identity.peer_id
+        is_here = peer_id == self._host.peer_id
         is_unwanted = False  # what its host signed, and gave no time to live
 
         async def issue(outcome: ReadOutcome, key: Key, slot: Slot, remaining: float) -> State:
@@ -157,7 +163,7 @@ class Registrations:
             if instead_of is not None and not await self._host.has_countersigned(instead_of):
                 raise NewerRecordOrTombstoneExists(*instead_of.slot)
             # The node acted through may have changed since the call began.
-            relay = (self._node_api.peer_id,) if is_own and self._node_api.peer_id != self._identity.peer_id else ()
+            relay = (self._node_api.peer_id,) if is_here and self._node_api.peer_id != peer_id else ()
 
             unsigned = RecordMetadata(
                 *slot, self._issuer.now(), b"", value, relay, optional(service_id), issuer_signature=b""
@@ -171,7 +177,7 @@ class Registrations:
                 signature = self._identity.sign(unsigned.signed_bytes())
                 return msgspec.structs.replace(unsigned, issuer_signature=signature)
 
-            if not is_own:
+            if not is_here:
                 deadline = trio.current_time() + remaining
                 timestamp = await self._issuer.reserve(slot, outcome, shown.from_time)
                 signed = metadata(timestamp)
@@ -189,7 +195,7 @@ class Registrations:
                 slot,
                 outcome,
                 key,
-                lambda timestamp: sign_record(self._identity, metadata(timestamp), self._issuer.now()),
+                lambda timestamp: self._host.sign(metadata(timestamp), self._issuer.now()),
                 shown.from_time,
             )
             if error:
@@ -219,7 +225,7 @@ class Registrations:
         if moderation.issuer is not None and not is_own:
             return await self._end_of_other(Slot(resource_id, moderation.issuer, peer_id), factor, timeout, moderation)
         others: list[Record] = []
-        moderates = not is_own and peer_id != self._identity.peer_id
+        moderates = not is_own and peer_id != self._host.peer_id
         try:
             hosted = await self._host.countersigned(Slot(resource_id, self._identity.peer_id, peer_id))
         except RegistryError as error:
@@ -245,9 +251,9 @@ class Registrations:
         if done.success and not was_there:
             nothing = f"nothing was registered for {peer_id} by {self._identity.peer_id}"
             done = Done(True, (nothing, *done.errors), done.stored, was_there=False)
-        if peer_id == self._identity.peer_id and not done.success:
+        if peer_id == self._host.peer_id and not done.success:
             with trio.move_on_after(ENDING_TIMEOUT):  # a slot that is ahead of our clock makes it wait
-                await self._issuer.end_here(Slot(resource_id, peer_id, peer_id))
+                await self._issuer.end_here(Slot(resource_id, self._identity.peer_id, peer_id))
         return done
 
     async def _end_of_other(self, slot: Slot, factor: int, timeout: float, moderation: Moderation) -> Done:

@@ -85,6 +85,12 @@ class Registry:
         )
 
     @property
+    def peer_id(self) -> str:
+        """The peer that this process is, on which it registers its services: this identity's own, but where a node
+        issues under another key."""
+        return self._host.peer_id
+
+    @property
     def host_peer_id(self) -> str:
         """The node acted through: this one on a full node."""
         return self._node_api.peer_id
@@ -200,7 +206,8 @@ class Registry:
         return await self._registrations.unregister(resource_id, peer_id, factor, timeout, moderation)
 
     async def reissue(self, record: Record, *, timeout: float = DEFAULT_TIMEOUT) -> Done:
-        """Says anew, with the relay of now, what this identity said of a service on itself, unless it ended it."""
+        """Says anew, with the relay of now, what this identity said of a service, on this peer unless it ended it. A
+        time to live that it has stays."""
         return await self._registrations.reissue(record, timeout)
 
     async def report_health(
@@ -219,17 +226,17 @@ class Registry:
         `peer_id`: its host, by default this peer. `ttl`: its time to live from now on, in seconds; 0 ends it and what
         was said, None changes nothing. A success once the host has it.
         """
-        slot = Slot(resource_id, self.identity.peer_id, peer_id or self.identity.peer_id)
+        slot = Slot(resource_id, self.identity.peer_id, peer_id or self.peer_id)
         return await self._registrations.report_health(slot, instance, state, note, ttl, timeout)
 
     def own_health(self, resource_id: str, instance: str = "") -> Health:
         """How a service is that this identity registered on this peer, as it was said last."""
-        return self._registrations.own_health(Slot(resource_id, self.identity.peer_id, self.identity.peer_id), instance)
+        return self._registrations.own_health(Slot(resource_id, self.identity.peer_id, self.peer_id), instance)
 
     def note_unreachable(self, peer_id: str) -> None:
         """A caller couldn't reach the host of a record: where there is presence it is looked at now, by the node acted
         through."""
-        if peer_id != self.identity.peer_id:
+        if peer_id != self.peer_id:
             self._health_of_hosts.complain(peer_id)
 
     async def change_policy(

@@ -12,23 +12,25 @@ from registry.storage import Store, Transaction
 
 
 class TimestampLog:
-    """The last timestamp_issued per slot of this process's identity, in its data folder.
+    """The last timestamp_issued per slot of this process's identities, in its data folder.
 
     A slot's next timestamp is max(now, last + 1), where last is the greatest of what was given before and of what was
     seen in the network. It is on disk before anything that it signs leaves this process.
     """
 
-    def __init__(self, store: Store, ingest: Ingest) -> None:
+    def __init__(self, store: Store, ingest: Ingest, here: str) -> None:
+        """`here`: the process's own peer id."""
         self._store = store
         self._ingest = ingest
+        self._here = here
 
     def is_kept(self, slot: Slot) -> bool:
-        """Whether this process keeps a slot's states: of its own services, and of resources that it is near to."""
-        return slot.issued_by == slot.peer_id or self._ingest.is_among_nearest(slot.key_id)
+        """Whether this process keeps a slot's states: of what it hosts, and of resources that it is near to."""
+        return slot.peer_id == self._here or self._ingest.is_among_nearest(slot.key_id)
 
     async def reserve(self, slot: Slot, last_seen: int, now: int) -> int:
         """The timestamp for a state that somebody else has to sign too. Times in seconds. Raises StorageError."""
-        return await self._store.write(lambda transaction: _next(transaction, slot, last_seen, now))
+        return await self._store.write(lambda transaction: self._next(transaction, slot, last_seen, now))
 
     async def issue(
         self,
@@ -50,7 +52,7 @@ class TimestampLog:
 
         def decide(transaction: Transaction) -> Item | None:
             nonlocal timestamp
-            timestamp = _next(transaction, slot, last_seen, now)
+            timestamp = self._next(transaction, slot, last_seen, now)
             return make(timestamp) if timestamp <= latest else None
 
         item, error = await self._ingest.store_made(decide)
@@ -60,11 +62,11 @@ class TimestampLog:
             error = await self._ingest.keep(item)
         return item, error
 
-
-def _next(transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:
-    last = max(transaction.issued.last(slot.key_id, slot.peer_id), last_seen)
-    timestamp = max(now, last + 1)
-    if timestamp == transaction.issued.forsaken(slot.key_id, slot.peer_id):
-        timestamp += 1
-    transaction.issued.record(slot.key_id, slot.peer_id, timestamp)
-    return timestamp
+    def _next(self, transaction: Transaction, slot: Slot, last_seen: int, now: int) -> int:
+        issued = transaction.issued.of(slot.issued_by, self._here)
+        last = max(issued.last(slot.key_id, slot.peer_id), last_seen)
+        timestamp = max(now, last + 1)
+        if timestamp == issued.forsaken(slot.key_id, slot.peer_id):
+            timestamp += 1
+        issued.record(slot.key_id, slot.peer_id, timestamp)
+        return timestamp

@@ -74,6 +74,15 @@ class Countersigner:
         self._rates = TokenBuckets(settings.hosting.rate, settings.hosting.burst)
         network.serve(COUNTERSIGN, self._serve_countersign, relayed=True)
 
+    @property
+    def peer_id(self) -> str:
+        """The host."""
+        return self._identity.peer_id
+
+    def sign(self, metadata: RecordMetadata, timestamp_created: int) -> Record:
+        """A record that an identity of this process issues on this peer. `timestamp_created` in seconds."""
+        return sign_record(self._identity, metadata, timestamp_created)
+
     async def countersign(self, key: Key, metadata: RecordMetadata, timestamp_created: int | None = None) -> Record:
         """Signs a record that names this peer as its host, and keeps it. Raises RegistryError, with the cause.
 

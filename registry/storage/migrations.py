@@ -416,11 +416,25 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE listed ADD COLUMN victim INTEGER NOT NULL DEFAULT -1;
     UPDATE listed SET victim = newest WHERE created = {2**63 - 1};
     """,  # noqa: S608 - a number
+    """
+    CREATE TABLE issued_anew (
+        issued_by TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        peer_id TEXT NOT NULL,
+        timestamp_issued INTEGER NOT NULL,
+        forsaken INTEGER NOT NULL DEFAULT -1,
+        PRIMARY KEY (issued_by, key_id, peer_id)
+    ) WITHOUT ROWID;
+    INSERT INTO issued_anew SELECT '', key_id, peer_id, timestamp_issued, forsaken FROM issued;
+    DROP TABLE issued;
+    ALTER TABLE issued_anew RENAME TO issued;
+    """,
 )
 """`states` holds one row per slot; `body` is the deterministic CBOR of the value, stored exactly (docs/design.md,
 original's fault 16).
 `trust_statements`, `trust_roots`: the trust graph (`registry.trust`), and its roots that weren't configured.
-`issued`: the last timestamp_issued that this node's own identity gave to a slot, so that it never gives one twice.
+`issued`: the last timestamp_issued that an identity of this process gave to a slot, so that it never gives one twice;
+`issued_by` is empty for the process's own (`registry.storage.issued_slots`).
 `listed`: entries of owners' indexes, by owner and label (`registry.model.owner_index`); `body` is a CBOR array of key
 and key tombstones, `created` when the key, `removed` when the oldest tombstone, and `newest` when any of them was
 signed (seconds), `position` that of the index. `listed_owners`: how many an owner has.

@@ -396,16 +396,17 @@ class Transaction:
         stored = (self._state_in(Slot(key_id, by, host_peer_id), tuple(row)) for key_id, by, *row in rows)
         return [each.state for each in stored if each is not None and isinstance(each.state, Record)]
 
-    def signed_after(self, peer_id: str, after: int) -> set[str]:
-        """Resources of which something is here that a peer, this node's own, signed for later than `after` (seconds):
-        a key or key tombstone as their owner, a state as its issuer, a record as its host."""
+    def signed_after(self, peer_id: str, after: int, here: str) -> set[str]:
+        """Resources of which something is here that an identity of this process signed for later than `after`
+        (seconds): a key or key tombstone as their owner, a state as its issuer, a record as its host. `here`: the
+        process's own peer id."""
         rows = self._connection.execute(
             "SELECT key_id FROM keys WHERE owner_peer_id = ?1 AND timestamp_created > ?2"
             " UNION SELECT key_id FROM key_tombstones WHERE owner_peer_id = ?1 AND timestamp_issued > ?2"
             " UNION SELECT key_id FROM states WHERE peer_id = ?1 AND is_tombstone = 0 AND timestamp_created > ?2",
             (peer_id, after),
         )
-        return {key_id for (key_id,) in rows} | {key_id for key_id, _ in self.issued.after(after)}
+        return {key_id for (key_id,) in rows} | {key_id for key_id, _ in self.issued.of(peer_id, here).after(after)}
 
     def settle(self) -> None:
         """Computes the digests of what changed: `Store` does it before each commit, and what needs the ages of what a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -53,10 +53,12 @@ async def simulated_nodes(
     settings: NodeSettings | None = None,
     clock: Callable[[], float] = time.time,
     presence_of: Callable[[str], PresenceNetwork | None] = lambda _: None,
+    issuers: Sequence[Identity] = (),
 ) -> AsyncIterator[tuple[SimulatedNetwork, list[SimulatedNode]]]:
     """`count` nodes that all know each other, with the identities of seeds 1, 2, ...
 
-    `presence_of`: what each of them, by its peer id, knows of who is alive."""
+    `presence_of`: what each of them, by its peer id, knows of who is alive. `issuers`: under which the first of them
+    registers, too."""
     network = SimulatedNetwork()
     nodes: list[SimulatedNode] = []
     async with AsyncExitStack() as stack:
@@ -75,6 +77,7 @@ async def simulated_nodes(
                     starts_network=True,
                     presence=presence_of(identity.peer_id),
                     randomness=random.Random(number),
+                    issuers=issuers if number == 1 else (),
                 )
             )
             nodes.append(SimulatedNode(identity, peer, store, parts))

@@ -54,7 +54,7 @@ def identity_of(family: int, number: int) -> Identity:
 
 class WorldNode:
     """One node through its lives. `image` is its disk while it is down; `budget`: bytes that its next life may use of
-    it, None for the usual."""
+    it, None for the usual. `issuers`: under which its next life registers besides its own identity."""
 
     def __init__(self, number: int, skew: float, family: int = 0) -> None:
         self.number = number
@@ -63,6 +63,7 @@ class WorldNode:
         self.path = Path()
         self.image: bytes | None = None
         self.budget: int | None = None
+        self.issuers: tuple[Identity, ...] = ()
         self.crashes = 0
         self.disk: Disk | None = None
         self.network: Network | None = None
@@ -183,6 +184,7 @@ class World:
                     clock,
                     presence=peer.presence if self.follows_presence and isinstance(peer, OverlayPeer) else None,
                     randomness=randomness,
+                    issuers=node.issuers,
                 ) as parts,
             ):
                 node.network, node.disk, node.store, node.parts = peer, disk, store, parts

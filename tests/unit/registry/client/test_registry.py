@@ -51,7 +51,7 @@ def registry_of(node: SimulatedNode, codes: Sequence[Code], clock: Any) -> Regis
     """A registry on the node's storage that acts through nodes that go."""
     limit = SenderLimits(node.peer_id, SETTINGS)
     ingest = Ingest(node.peer, node.store, CurrentSettings(SETTINGS), limit, Weights({}), clock)
-    log = TimestampLog(node.store, ingest)
+    log = TimestampLog(node.store, ingest, node.peer_id)
     api: Any = LosesItsNodes(node, codes)
     parts = node.parts
     return Registry(

@@ -9,9 +9,11 @@ import trio
 from overlay.clock.comparison import Standing
 from registry.client.timestamps import TimestampLog
 from registry.model.values import Record, Slot
+from registry.model.verification import record_is_genuine
 from registry.replica.countersign import sign_record
 from registry.storage import Transaction
 from tests.simulation.world import START, World, WorldNode
+from tests.unit.registry.builders import identity
 from tests.unit.registry.replication.test_replication import SETTINGS, known, registered, world
 
 DAY = 86_400
@@ -46,7 +48,7 @@ async def back(made: World, node: WorldNode) -> None:
 async def own_after(node: WorldNode, after: float) -> set[str]:
     """The resources of which the node has statements of its own for later than a time."""
     assert node.store is not None
-    return await node.store.read(lambda transaction: transaction.signed_after(node.peer_id, int(after)))
+    return await node.store.read(lambda transaction: transaction.signed_after(node.peer_id, int(after), node.peer_id))
 
 
 async def test_all_that_an_identity_signed_ahead_is_signed_for_the_present_and_means_the_same(
@@ -107,7 +109,7 @@ async def test_no_time_is_given_twice_to_a_slot_that_went_back(autojump_clock, t
         slot = Slot(resource_id, node.peer_id, node.peer_id)
         ahead = (await known(node, resource_id)).slots[slot].timestamp_issued
         await back(made, node)
-        log = TimestampLog(node.store, node.parts.replica.ingest)
+        log = TimestampLog(node.store, node.parts.replica.ingest, node.peer_id)
         times = [(await known(node, resource_id)).slots[slot].timestamp_issued]
         assert abs(times[0] - present()) < SETTLED
         times += [await log.reserve(slot, -1, now) for now in (int(present()), ahead - 1, ahead, ahead)]
@@ -153,3 +155,27 @@ async def test_what_it_hosts_for_others_is_signed_anew_as_their_host_alone(autoj
         assert isinstance(state, Record)
         assert state.metadata == record.metadata
         assert 0 <= present() - state.timestamp_created < SETTLED
+
+
+async def test_what_was_issued_ahead_under_another_key_of_the_nodes_is_signed_by_both(
+    autojump_clock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, 8) as made:
+        node, reader = made.nodes[5], made.nodes[2]
+        node.issuers = (identity(77),)
+        await alone_and_ahead(made, node)
+        assert node.parts is not None
+        resource_id = (await node.parts.registry.create_resource("sample")).resource_id
+        assert resource_id is not None
+        registry = node.parts.registries[identity(77).peer_id]
+        for each in (registry, node.parts.registry):
+            assert (await each.register_service(resource_id, "ahead", node.peer_id, None)).success
+        await back(made, node)
+        assert reader.parts is not None
+        states = (await reader.parts.node_api.read(resource_id, ack=2, timeout=6)).resource.slots
+        assert states.keys() == {Slot(resource_id, by, node.peer_id) for by in (node.peer_id, identity(77).peer_id)}
+        for state in states.values():
+            assert isinstance(state, Record)
+            assert max(state.timestamp_issued, state.timestamp_created) <= present()
+            assert record_is_genuine(state)
+        assert await own_after(node, present()) == set()

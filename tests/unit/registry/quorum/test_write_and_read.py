@@ -484,7 +484,7 @@ def acting_through(node: SimulatedNode, node_api: NodeApi) -> Registry:
         node.parts.host,
         node.parts.health,
         node.parts.health_of_hosts,
-        TimestampLog(node.store, node.parts.replica.ingest),
+        TimestampLog(node.store, node.parts.replica.ingest, node.peer_id),
         node.parts.watches,
         RegistrySettings(),
         clock,

@@ -471,6 +471,22 @@ async def test_a_database_from_before_indexes_has_empty_ones_and_lists_what_come
         assert await store.read(lambda transaction: transaction.index.entry(OWNER.peer_id, KEY.label)) is not None
 
 
+async def test_what_was_issued_before_several_identities_could_is_the_processs_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = next(number for number, script in enumerate(migrations.MIGRATIONS) if "TABLE issued_anew" in script)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations.MIGRATIONS[:before])
+        async with open_store(path):
+            pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO issued VALUES (?, ?, ?, ?)", (KEY.id, HOST.peer_id, NOW, NOW + 1))
+    async with open_store(path) as store:
+        own = await store.read(lambda transaction: transaction.issued.of(NODE.peer_id, NODE.peer_id).after(-1))
+        assert own == [(KEY.id, HOST.peer_id)]
+        assert await store.read(lambda transaction: transaction.issued.forsaken(KEY.id, HOST.peer_id)) == NOW + 1
+
+
 async def test_an_entry_of_an_index_that_rotted_isnt_served_and_is_dropped(path: Path) -> None:
     entries = [IndexEntry.of(a_key(label)) for label in ("rotten", "sound")]
 
@@ -777,5 +793,8 @@ async def test_the_last_time_given_to_a_slot_is_remembered_and_never_goes_back(p
             await store.write(lambda transaction, at=second: transaction.issued.record(KEY.id, HOST.peer_id, at))
     async with open_store(path) as store:
         assert await store.read(lambda transaction: transaction.issued.last(KEY.id, HOST.peer_id)) == NOW + 2
+        theirs = await store.read(lambda transaction: transaction.issued.of(ISSUER.peer_id, NODE.peer_id).after(-1))
+        own = await store.read(lambda transaction: transaction.issued.of(NODE.peer_id, NODE.peer_id).until(NOW + 2))
+        assert (theirs, own) == ([], [(KEY.id, HOST.peer_id)]), "each identity gives times of its own"
         await store.write(lambda transaction: transaction.issued.forget(NOW + 2))
         assert await store.read(lambda transaction: transaction.issued.last(KEY.id, HOST.peer_id)) == -1
