@@ -1,4 +1,4 @@
-"""Keeps the services of a machine registered, as the node's own peer, and their checks running.
+"""Keeps the services of a machine registered, on the node, under its own key or another, and their checks running.
 
 Rules:
 1. All services of one resource are one record, on this node: its value tells of their instances.
@@ -6,7 +6,8 @@ Rules:
    it; otherwise its owner has to make it, and is awaited.
 3. What couldn't be registered is tried again, after longer and longer times. The node itself renews what is registered.
 4. Reading again changes all or nothing: where anything is wrong, what was read before goes on.
-5. What it registered it remembers on disk: what isn't defined any more after a restart ends then.
+5. What it registered it remembers on disk: what isn't defined any more after a restart ends then, and so does what it
+   registered under another key, while that is there.
 6. What the checks say is the health of the instances (docs/health.md). Where any is checked, the record has a time to
    live, so that none passes before it was looked at, nor when this agent stands still.
 7. Services may be lent, for as long as whoever runs them holds on to it: such a one is registered once it passes.
@@ -27,7 +28,7 @@ import trio
 
 from aqua_compat.agent.check_runner import CheckKey, CheckRunner
 from aqua_compat.agent.check_state import CheckResult, CheckState
-from aqua_compat.agent.definitions import OnStop, ServiceDefinition
+from aqua_compat.agent.definitions import ServiceDefinition
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import (
     BadDefinitions,
@@ -35,12 +36,14 @@ from aqua_compat.agent.service_files import (
     check_together,
 )
 from aqua_compat.agent.told_health import TTL, HealthTeller
+from aqua_compat.agent.wanted import Registration, registrations_of
 from overlay.tasks import TaskStatus, Wakeup, in_thread
 from registry.codes import Code
-from registry.model.endpoints import Instance, instances_in, write_instances
+from registry.model.endpoints import instances_in
 from registry.model.names import Names
 
 if TYPE_CHECKING:
+    from aqua_compat.agent.agent_key import AgentKey
     from registry.client.registry import Registry
     from registry.client.results import Done
     from registry.health.state import HealthState
@@ -53,21 +56,6 @@ be one of them."""
 LEAVE_TIMEOUT: Final = 3.0  # seconds for ending all registrations when the agent stops
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class Registration(NamedTuple):
-    """What is to be registered on one resource."""
-
-    key_id: str
-    label: str
-    owner: str
-    value: str
-    stays: bool
-    services: tuple[tuple[str, str], ...]
-    """Of each instance: its id, and that of its service."""
-    is_checked: bool
-    sources: tuple[str, ...]
-    """What defines it."""
 
 
 class Changes(NamedTuple):
@@ -108,11 +96,18 @@ class Agent:
         wait_joined: Callable[[], Awaitable[None]],
         make_for: MakeFor | None = None,
         names: Names | None = None,
+        *,
+        registries: Mapping[str, Registry] | None = None,
+        key: AgentKey | None = None,
     ) -> None:
         """`addresses`: the node's own multiaddrs, for instances that have a port and no address. `wait_joined` waits
         until the node takes writes. `make_for` makes the resources of other owners, where somebody here may. `names`:
-        what they mean until the services are read."""
+        what they mean until the services are read. `registries`: under other keys, by their peer ids; `key`: the one
+        under which it registers, None for the process's own. Resources are made under the process's own key."""
         self._registry = registry
+        self._registries = {"": registry, **(registries or {})}
+        self._issuer, self._key_file = ("", "") if key is None else (key.identity.peer_id, key.file)
+        self._issuing = self._registries[self._issuer]
         self._source = defined
         self._addresses = addresses
         self._memory = memory
@@ -134,6 +129,8 @@ class Agent:
         self._registered: dict[str, Registration] = {}
         self._begun: dict[str, Remembered] = {}
         """What may be registered: what is, what was cut off on the way, and what was before the last start."""
+        self._earlier: list[Remembered] = []
+        """What other keys registered before the last start."""
         self._scope = trio.CancelScope()
         self._changed = Wakeup()
         self.checks = CheckRunner(self._note)
@@ -147,7 +144,7 @@ class Agent:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the services registered until it is stopped or cancelled. Raises BadDefinitions at the start."""
         services = await in_thread(self._source.read)
-        self._begun = {one.key_id: one for one in await in_thread(self._memory.read)}
+        self._recall(await in_thread(self._memory.read))
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.checks.run)
@@ -166,7 +163,28 @@ class Agent:
         self.is_running = False
         self._scope.cancel()
         with trio.move_on_after(LEAVE_TIMEOUT):
-            await self._leave([one for one in self._begun.values() if not one.stays])
+            await self._leave([*(one for one in self._begun.values() if not one.stays), *self._to_end()])
+
+    def _recall(self, remembered: Iterable[Remembered]) -> None:
+        for one in remembered:
+            if one.issued_by == self._issuer:
+                self._begun[one.key_id] = one
+                continue
+            self._earlier.append(one)
+            if one.issued_by not in self._registries:
+                unregister = ("service", "unregister", one.key_id, "--peer", self._registry.peer_id)
+                _log.warning(
+                    "what another key registered can't be ended",
+                    service=self.names.name(one.label, one.owner),
+                    issuer=one.issued_by,
+                    key_file=one.key_file,
+                    remedy=f"start the node while that file has the key, or its owner {one.owner} ends it by"
+                    f" `aqua-registry {' '.join(unregister)} --issuer {one.issued_by}`",
+                )
+
+    def _to_end(self) -> list[Remembered]:
+        """What other keys registered, and can be ended."""
+        return [one for one in self._earlier if one.issued_by in self._registries]
 
     async def reload(self) -> Changes:
         """Reads everything again, while `run` runs. What changed, or which faults kept all as it was, is in the log,
@@ -249,7 +267,7 @@ class Agent:
         return self.checks.of_instance(service_id, instance_id) if service_id in self._services else None
 
     async def _report(self, key_id: str, state: HealthState, note: str, *, instance: str) -> Done:
-        return await self._registry.report_health(key_id, state, note, instance=instance)
+        return await self._issuing.report_health(key_id, state, note, instance=instance)
 
     def _tell_health(self, one: Registration) -> None:
         self._health.begin(one.key_id, dict(one.services), is_checked=one.is_checked)
@@ -263,12 +281,13 @@ class Agent:
         while True:
             self._changed.clear()
             wanted = self._wanted()
-            await self._leave([one for key_id, one in self._begun.items() if key_id not in wanted])
+            ended = [one for key_id, one in self._begun.items() if key_id not in wanted]
+            await self._leave([*self._to_end(), *ended])
             due = [one for one in wanted.values() if self._registered.get(one.key_id) != one]
             async with trio.open_nursery() as nursery:
                 for one in due:
                     nursery.start_soon(self._register, one)
-            is_left = self._begun.keys() <= wanted.keys()
+            is_left = self._begun.keys() <= wanted.keys() and not self._to_end()
             is_done = is_left and all(self._registered.get(key_id) == one for key_id, one in wanted.items())
             with trio.move_on_after(float("inf") if is_done else retry) as waiting:
                 await self._changed.wait()
@@ -285,14 +304,13 @@ class Agent:
         errors = await self._made(wanted)
         if not errors:
             await self._remember(wanted)
-            peer_id = self._registry.identity.peer_id
+            registry = self._issuing
             ttl = TTL if wanted.is_checked else None
-            done = await self._registry.register_service(wanted.key_id, wanted.value, peer_id, None, ttl=ttl)
+            done = await registry.register_service(wanted.key_id, wanted.value, registry.peer_id, None, ttl=ttl)
             errors = () if done.success else done.errors
             if not done.success and done.code.is_by_policy:
-                errors += (
-                    f"its owner permits it by `aqua-registry resource policy {wanted.key_id} --allow {peer_id}`",
-                )
+                allow = f"resource policy {wanted.key_id} --allow {registry.identity.peer_id}"
+                errors += (f"its owner permits it by `aqua-registry {allow}`",)
             if done.success or done.stored:
                 self._registered[wanted.key_id] = wanted
                 self._tell_health(wanted)
@@ -321,24 +339,22 @@ class Agent:
         return () if created.resource_id is not None else created.errors
 
     async def _remember(self, one: Registration) -> None:
-        remembered = Remembered(one.key_id, one.label, one.owner, one.stays)
+        remembered = Remembered(one.key_id, one.label, one.owner, one.stays, self._issuer, self._key_file)
         if self._begun.get(one.key_id) != remembered:
             self._begun[one.key_id] = remembered
             await self._keep()
 
     async def _keep(self) -> None:
         async with self._remembering:  # the last is the latest
-            await in_thread(self._memory.keep, list(self._begun.values()))
+            await in_thread(self._memory.keep, [*self._begun.values(), *self._earlier])
 
     async def _leave(self, registrations: Iterable[Remembered]) -> None:
         async def leave(one: Remembered) -> None:
-            done = await self._registry.unregister_service(
-                one.key_id, self._registry.identity.peer_id, factor=LEAVE_FACTOR, timeout=LEAVE_TIMEOUT
+            done = await self._registries[one.issued_by].unregister_service(
+                one.key_id, self._registry.peer_id, factor=LEAVE_FACTOR, timeout=LEAVE_TIMEOUT
             )
             if done.success or done.stored:
-                self._registered.pop(one.key_id, None)
-                self._begun.pop(one.key_id, None)
-                self._health.end(one.key_id)
+                self._forget(one)
                 await self._keep()
             else:
                 name = self.names.name(one.label, one.owner)
@@ -348,38 +364,22 @@ class Agent:
             for one in list(registrations):
                 nursery.start_soon(leave, one)
 
+    def _forget(self, one: Remembered) -> None:
+        if one in self._earlier:
+            self._earlier.remove(one)
+            return
+        self._registered.pop(one.key_id, None)
+        self._begun.pop(one.key_id, None)
+        self._health.end(one.key_id)
+
     def _own_address(self) -> str:
         found = [instance.address for address in self._addresses() for instance in instances_in(address)]
         return next((one for one in found if not one.startswith("127.") and one != "::1"), found[0] if found else "")
 
 
-def registrations_of(services: Iterable[ServiceDefinition], address: str) -> dict[str, Registration]:
-    """What is to be registered, by resource (rule 1). `address`: of instances that have a port and no address."""
-    together: dict[str, list[ServiceDefinition]] = {}
-    for service in services:
-        together.setdefault(service.key_id, []).append(service)
-    return {
-        key_id: Registration(
-            key_id,
-            parts[0].label,
-            parts[0].owner,
-            write_instances([_located(one.instance, address) for part in parts for one in part.instances]),
-            any(part.on_stop is OnStop.STAY for part in parts),
-            tuple((one.instance.id, part.id) for part in parts for one in part.instances),
-            any(one.checks for part in parts for one in part.instances),
-            tuple(dict.fromkeys(part.source for part in parts)),
-        )
-        for key_id, parts in together.items()
-    }
-
-
 def _warn(definitions: Definitions) -> None:
     for warning in definitions.warnings:
         _log.warning("part of a service's definition doesn't count", what=warning)
-
-
-def _located(instance: Instance, address: str) -> Instance:
-    return instance if instance.address or not instance.port else msgspec.structs.replace(instance, address=address)
 
 
 def _changes(before: Mapping[str, ServiceDefinition], after: Mapping[str, ServiceDefinition]) -> Changes:

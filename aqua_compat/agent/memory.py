@@ -26,6 +26,10 @@ class Remembered(NamedTuple):
     owner: str
     stays: bool
     """Also when the agent stops."""
+    issued_by: str = ""
+    """Under which key; empty for the process's own."""
+    key_file: str = ""
+    """Where that was."""
 
 
 class AgentMemory:

@@ -12,6 +12,12 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Folder of service files, TOML and JSON (docs/agent.md); `--services`. Empty: none."""
     scripts: bool = False
     """Whether checks may run programs: whoever may write service files can then run any as this node's user."""
+    key: str = ""
+    """Under which key the services are registered: its name, as `aqua-registry key new` makes it, or its file. It is
+    read at the node's start. Empty: the node's own."""
+    certificates: str = ""
+    """File with a certificate for `key`, or folder of files `*.cert`, where resources' policies ask for one. Those in
+    the folder `certificates` of the user's data folder are used, too. Empty: those that `certificates` names."""
     owner: str = ""
     """Whose resources those services are on that name no owner: an alias, a peer id, or `me`, the node's own key.
     Empty: the owner that the network's invitation tells, or `me`."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import structlog
 
     from aqua_compat.agent.agent import Agent
+    from aqua_compat.agent.agent_key import AgentKey
+    from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.api.services import Services
     from aqua_compat.cli.config import SettingsOrigin
     from aqua_compat.cli.hangups import Hangups
@@ -235,15 +237,20 @@ async def _serve(
     node ends is put into `last`."""
     import trio
 
+    from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.api.full_node import identity_in, open_full_node
     from aqua_compat.cli.freed_memory import return_freed_memory
+    from aqua_compat.cli.issuing_key import keys_of_agent, use_certificates_of_key
     from aqua_compat.http.server import open_http_server
 
+    identity, memory = identity_in(data_dir), AgentMemory(data_dir / "agent.json")
+    key, issuers = keys_of_agent(settings, origin, identity.peer_id, memory)
     async with AsyncExitStack() as stack:
-        node_and_services = open_full_node(identity_in(data_dir), settings, data_dir)
+        node_and_services = open_full_node(identity, settings, data_dir, issuers)
         running, services = await stack.enter_async_context(node_and_services)
         last.append(running.peer.presence.leave)
-        agent, renewal = _agent(running, services, settings, again, origin, data_dir)
+        use_certificates_of_key(running.parts.registries, key, settings)
+        agent, renewal = _agent(running, services, settings, again, origin, data_dir, memory, key)
 
         def names() -> Names:
             return agent.agent.names
@@ -294,11 +301,12 @@ def _agent(
     again: Callable[[], Settings],
     origin: SettingsOrigin,
     data_dir: Path,
+    memory: AgentMemory,
+    key: AgentKey | None,
 ) -> tuple[RunningAgent, Schedule | None]:
     """The agent of this machine, and what renews the resources of the owners whose keys it has. `again` gives the
-    settings as they are whenever services are read; `origin`: where they come from."""
+    settings as they are whenever services are read; `origin`: where they come from; `key`: under which it registers."""
     from aqua_compat.agent.agent import Agent
-    from aqua_compat.agent.memory import AgentMemory
     from aqua_compat.agent.owner_keys import OwnerKeys, read_owner_keys
     from aqua_compat.agent.owner_renewal import renewal_schedule
     from aqua_compat.api.full_node import identity_in
@@ -326,11 +334,16 @@ def _agent(
     keys = OwnerKeys(owner_keys, write, running.parts.host.clock_guard.wait)
     if settings.agent.makes_for:
         services.serve(SERVICE, Registrar(running.registry, keys, settings.agent.makes_for), LIMITS)
-    peer, memory = running.peer, AgentMemory(data_dir / "agent.json")
+    peer = running.peer
     registered = RegisteredServices(data_dir)
-    source = SettingsOfServices(again, peer.peer_id, token, origin=origin, registered=registered.all)
+    source = SettingsOfServices(
+        again, peer.peer_id, token, origin=origin, registered=registered.all, started=settings.agent
+    )
     names = Names(with_invited(settings.names, token), peer.peer_id)
-    agent = Agent(running.registry, source, peer.addresses, memory, peer.wait_joined, make, names)
+    registries = running.parts.registries
+    agent = Agent(
+        running.registry, source, peer.addresses, memory, peer.wait_joined, make, names, registries=registries, key=key
+    )
     renewal = renewal_schedule(keys, running, settings.upkeep, lambda: agent.names) if keys.owners else None
     return RunningAgent(agent, registered, source.read_form, source.owner(settings)), renewal
 

@@ -6,7 +6,7 @@ Then it doesn't count, which is a warning, for as long as that is so. It never k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,10 +29,13 @@ from registry.errors import InvalidValue
 from registry.model.names import OWN, Names
 
 if TYPE_CHECKING:
+    from aqua_compat.agent.settings import AgentSettings
     from overlay.membership.join_token import JoinToken
 
 REGISTERED: Final = "what programs registered"
 """Where that is said to be defined."""
+_AT_START: Final = ("key", "certificates")
+"""Settings of the agent that are read at the node's start alone."""
 
 
 class SettingsOfServices:
@@ -46,9 +49,12 @@ class SettingsOfServices:
         *,
         origin: SettingsOrigin = SettingsOrigin(),  # noqa: B008 - it is immutable
         registered: Callable[[], Sequence[ServiceForm]] = tuple,
+        started: AgentSettings | None = None,
     ) -> None:
         """`settings` raises Misuse; `peer_id`: who `me` is; `token`: by which the node joined its network;
-        `origin`: where the settings come from; `registered`: what programs registered here."""
+        `origin`: where the settings come from; `registered`: what programs registered here; `started`: the settings by
+        which the agent was started, None where that doesn't matter."""
+        self._started = started
         self._origin = origin
         self._settings = settings
         self._peer_id = peer_id
@@ -105,7 +111,14 @@ class SettingsOfServices:
             except BadDefinitions as error:
                 warnings += error.errors
         services, faults = _fitting([*defined.services], registered)
-        return defined._replace(services=tuple(services), warnings=(*warnings, *faults))
+        warnings += [*faults, *self._waiting(settings)]
+        return defined._replace(services=tuple(services), warnings=tuple(warnings))
+
+    def _waiting(self, settings: Settings) -> Iterator[str]:
+        """What of the settings counts only from the node's next start on."""
+        for name in () if self._started is None else _AT_START:
+            if getattr(settings.agent, name) != getattr(self._started, name):
+                yield f"{self._origin.of('agent', name)}: agent.{name} was another at the start: restart the node"
 
     def _now(self) -> Settings:
         try:

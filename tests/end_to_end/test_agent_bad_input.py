@@ -126,7 +126,7 @@ async def test_an_owner_whose_policy_refuses_us_is_told_with_file_and_remedy_unt
         await reloaded()
         await eventually(listed, lambda out: "127.0.0.1:5432  db" in out, timeout=40)
 
-        # Under another key than a node's, it is `exec` that registers.
+        # Under another key `exec` registers, where no node has that one as `agent.key`.
         worker = (await command("key", "new", "worker", home=tmp_path)).out.strip()
         own, services = tmp_path / "worker.cert", tmp_path / "theirs.toml"
         own.write_text(await certified(worker))

@@ -19,6 +19,7 @@ class ScriptedRegistry:
 
     def __init__(self, **answers: object) -> None:
         self.identity = OWNER
+        self.peer_id = OWNER.peer_id
         self.host_peer_id = HOST.peer_id
         self.answers = answers
         self.asked: list[tuple[str, tuple[object, ...], dict[str, object]]] = []

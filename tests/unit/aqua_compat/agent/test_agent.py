@@ -13,12 +13,13 @@ import structlog
 import trio
 import trio.testing
 
-from aqua_compat.agent.agent import Agent, Changes, registrations_of
+from aqua_compat.agent.agent import Agent, Changes
 from aqua_compat.agent.check_runner import CheckKey
 from aqua_compat.agent.check_state import CheckResult, CheckState
 from aqua_compat.agent.definitions import CheckDefinition, DefinedInstance, OnStop, ServiceDefinition, TtlCheck
 from aqua_compat.agent.memory import AgentMemory, Remembered
 from aqua_compat.agent.service_files import BadDefinitions, Definitions, read_text
+from aqua_compat.agent.wanted import registrations_of
 from registry.client.results import Created, Done, Found
 from registry.codes import Code
 from registry.errors import ClockOff
@@ -192,7 +193,13 @@ async def test_what_was_cut_off_on_the_way_is_ended_too(tmp_path: Path) -> None:
     async def found(_key_id: str) -> Found:
         return Found(a_key(), ())
 
-    acted = SimpleNamespace(identity=OWNER, get_resource=found, register_service=hang, unregister_service=unregister)
+    acted = SimpleNamespace(
+        identity=OWNER,
+        peer_id=OWNER.peer_id,
+        get_resource=found,
+        register_service=hang,
+        unregister_service=unregister,
+    )
     async with running(cast("Any", acted), Defined(service("web")), tmp_path) as agent:
         await begun.wait()
         await agent.stop()
