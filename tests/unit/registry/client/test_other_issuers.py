@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import trio
 
+from registry.codes import Code
 from registry.health.state import HealthState
 from registry.model.values import Record, Slot
 from registry.settings import UpkeepSettings
 from tests.simulation.nodes import simulated_nodes
 from tests.unit.registry.builders import identity
+from tests.unit.registry.client.test_certificates import certificate, closed
+from tests.unit.registry.client.test_policies import clock as present
 from tests.unit.registry.upkeep.test_upkeep import clock, settings, values
 
 OTHER = identity(77)
@@ -52,6 +55,24 @@ async def test_what_another_identity_registers_is_hosted_renewed_issued_anew_and
         assert (again.success, again.was_there) == (True, False), "and of the node's own nothing is said"
         await trio.sleep(2_000)
         assert await values(reader, resource_id, 3) == ["own"]
+
+
+async def test_it_goes_on_under_a_newer_certificate_with_its_time_to_live(autojump_clock: object) -> None:
+    async with simulated_nodes(3, clock=present, issuers=[OTHER]) as (_, [node, owner, reader]):
+        resource_id, registry = await closed(owner), node.parts.registries[OTHER.peer_id]
+        refused = await registry.register_service(resource_id, "v", node.peer_id, None)
+        assert refused.code is Code.ISSUER_NOT_ALLOWED
+        chains = [[certificate(OTHER, owner.identity, 600)]]
+        registry.use_certificates(lambda: chains)
+        done = await registry.register_service(resource_id, "v", registry.peer_id, None, factor=3, ttl=5_000)
+        assert done.success, done.errors
+        assert (await registry.report_health(resource_id)).success
+        chains.append([certificate(OTHER, owner.identity, 6_000)])
+        await trio.sleep(1_000)
+        assert await values(reader, resource_id, 3) == ["v"], "the first certificate has ended"
+        assert registry.own_health(resource_id).state is HealthState.PASSING
+        await trio.sleep(4_500)
+        assert registry.own_health(resource_id).state is HealthState.CRITICAL, "its time to live stayed"
 
 
 async def test_what_cant_be_ended_in_the_network_is_ended_here(autojump_clock: object) -> None:
