@@ -49,7 +49,7 @@ class Heard:
         async for event in watch:
             if event.health is not None:
                 self.at.setdefault((number, str(event.health.health.state)), time.perf_counter())
-            elif event.records:
+            if event.records or event.record is not None:
                 self.at.setdefault((number, LISTED), time.perf_counter())
             async with self._came:
                 self._came.notify_all()

@@ -296,9 +296,14 @@ class CommandSession:
 def user_names(config: Path | None, key_name: str) -> Names:
     """The aliases in the file `config` and the environment; `me` is the user's key of that name, if it exists: reading
     makes none. Raises Misuse."""
+    from registry.model.names import Names
+
+    own = named_peer_id(key_name) if key_path(key_name).exists() else None
+    if config is None and _NAMES not in os.environ:
+        return Names({}, own)  # at once: reading settings takes 20 ms to import
     from aqua_compat.cli.config import load_names
 
-    return load_names(config, os.environ, named_peer_id(key_name) if key_path(key_name).exists() else None)
+    return load_names(config, os.environ, own)
 
 
 def resource_id_of(text: str, names: Names, key_name: str) -> str:
