@@ -92,8 +92,8 @@ class Reader:
             doubted=frozenset(filter(self._doubts.is_doubted, replicas)),
         )
         outcome = await self._run(machine, key_id)
-        if not set(replicas) - {own} and self._network.is_isolated():
-            outcome.errors.append(NOT_CONNECTED)
+        if not machine.replied and self._network.is_isolated():
+            outcome.errors.insert(0, NOT_CONNECTED)
             del outcome.errors[MAX_ERRORS:]
         withheld = outcome.resource.withheld(int(self._clock()))
         self._repair.after_read(outcome.resource, machine.known, machine.replied, began, withheld)

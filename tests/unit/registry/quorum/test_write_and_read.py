@@ -218,6 +218,19 @@ async def test_a_node_without_company_refuses_writes_and_says_so(autojump_clock)
         assert "not connected" in created.errors[0]
 
 
+async def test_a_node_that_lost_its_company_says_so_to_who_reads(autojump_clock) -> None:
+    async with simulated_nodes(2, clock=clock) as (network, nodes):
+        resource_id = await make_resource(nodes[0], factor=2)
+        network.down.add(nodes[0].peer_id)
+        nodes[1].peer.isolated = True
+        for callback in nodes[1].peer.callbacks:
+            callback()
+        await trio.sleep(1)
+        records, errors = await nodes[1].registry.resolve_resource(resource_id, 1, timeout=2)
+        assert records is None
+        assert errors[0].startswith("not connected: no live member of the network is known")
+
+
 async def test_whose_lookup_isnt_done_in_time_isnt_told_that_nobody_is_known(autojump_clock, monkeypatch) -> None:
     async with simulated_nodes(4) as (_, [owner, *_]):
 
