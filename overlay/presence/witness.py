@@ -205,6 +205,7 @@ class Witness:
             # It says nothing; what waits for its outcome tries again.
             if outcome is DialOutcome.OWN_FAULT and not self._known:  # anybody can ask about what has no address
                 self._ended, self.state = False, WitnessState.OK
+                self._silent_since, self._kernel_from = math.inf, now  # or its silence would have it dialled for ever
             pause = 0.0
             if outcome is DialOutcome.OWN_FAULT:  # rarer each time: who links once and has no address stays so
                 pause = min(max((now - self._fault_since) / RETRY_SHARE, _VERDICT_AGAIN), WITNESS_RETRY[1])
@@ -241,7 +242,8 @@ class Witness:
         if self._dial_began == math.inf and self._verdict_at == math.inf:
             if self._has_beats:
                 due = min(due, self._heard_at + (NO_BEAT if self.state is WitnessState.DOUBT else LATE_BEAT))
-            due = min(due, self._silent_since + KERNEL_DOWN)
+            if not self._ended:  # else the dial since then tells
+                due = min(due, self._silent_since + KERNEL_DOWN)
         if self.state is WitnessState.OK:
             due = min(due, self._silent_since + self._kernel_doubt)
         return due

@@ -279,3 +279,58 @@ def test_who_was_heard_and_has_no_address_is_dialled_ever_more_rarely() -> None:
     assert len(dialled) <= 3600 / WITNESS_RETRY[1] + 25
     assert witness.state is WitnessState.DOUBT
     assert witness.dialled(DialOutcome.REFUSED, at, at) == [Duty.SAY_DOWN]
+
+
+def wakes(witness: Witness, end: float) -> list[float]:
+    """When its timers wake it until a time, where each dial fails at once for a fault of ours."""
+    times: list[float] = []
+    while witness.wake_at <= end:
+        at = max([witness.wake_at, *times[-1:]])
+        times.append(at)
+        assert len(times) < 3 or times[-3:] != [at] * 3, f"it is woken for ever at {at}"
+        if Duty.DIAL in witness.wake(at):
+            witness.dialled(DialOutcome.OWN_FAULT, at, at)
+    return times
+
+
+def test_a_silent_host_that_was_never_heard_and_has_no_address_isnt_dialled_without_end() -> None:
+    witness = Witness(0.0, is_witness=True, is_known=False)
+    for look in range(60):
+        if Duty.DIAL in witness.silent(0.0, float(look)):
+            witness.dialled(DialOutcome.OWN_FAULT, float(look), float(look))
+        assert len(wakes(witness, look + 1.0)) <= 3
+
+
+STEPS = st.sampled_from(["silent", "acknowledged", "asked", "ended", "heard", "renewed", "stalled", "wait"])
+
+
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.tuples(STEPS, st.sampled_from([0.0, 0.5, 1.3, 2.7, 4.0, 9.0])), max_size=12),
+)
+def test_no_timer_comes_again_and_again_at_one_time(
+    is_witness: bool, is_known: bool, steps: list[tuple[str, float]]
+) -> None:
+    witness, now = Witness(0.0, is_witness=is_witness, is_known=is_known), 0.0
+    for step, pause in steps:
+        duties: list[Duty] = []
+        match step:
+            case "silent":
+                duties = witness.silent(now - pause, now)
+            case "acknowledged":
+                witness.acknowledged(now)
+            case "asked":
+                duties = witness.asked(now)
+            case "ended":
+                duties = witness.link_ended(now)
+            case "heard":
+                duties = witness.heard(now)
+            case "renewed":
+                duties = witness.renewed(now, from_itself=pause > 1)
+            case "stalled":
+                witness.stalled(now)
+        if Duty.DIAL in duties:
+            witness.dialled(DialOutcome.OWN_FAULT, now, now)
+        wakes(witness, now + pause)
+        now += pause
