@@ -79,7 +79,7 @@ class YamuxSession:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is anything to send."""
+        """Whether there is anything to send: then `take_output` gives some bytes."""
         return self.waiting > 0 or self._must_tell
 
     # What we do
@@ -168,12 +168,11 @@ class YamuxSession:
     def take_output(self, most: int) -> bytes:
         """What is to be sent now: about `most` bytes of data at most, after all that goes before them."""
         for stream in self._owing.values():
-            if not stream.forgotten and not stream.peer_finished:
-                if stream._read >= WINDOW + stream._growth and not stream.unread:
-                    self._grow(stream)
-                self._answer(_WINDOW, 0, stream.id, stream._credit)
-                stream.window += stream._credit
-                stream._credit = 0
+            if stream._read >= WINDOW + stream._growth and not stream.unread:
+                self._grow(stream)
+            self._answer(_WINDOW, 0, stream.id, stream._credit)
+            stream.window += stream._credit
+            stream._credit = 0
         self._owing.clear()
         self._must_tell = False
         frames = self._frames
@@ -313,6 +312,7 @@ class YamuxSession:
 
     def _receive_end(self, stream: StreamState, flags: int, changed: list[StreamState]) -> None:
         stream.peer_finished = True
+        self._owe_nothing(stream)
         if flags & _RST:
             self._drop(stream)
         elif stream.finished and not stream.unread:
@@ -343,6 +343,11 @@ class YamuxSession:
         stream._read = 0
         self._growth += growth
 
+    def _owe_nothing(self, stream: StreamState) -> None:
+        """Tell a stream's window no more: its peer sends nothing that needs it."""
+        self._owing.pop(stream.id, None)
+        self._must_tell = self._must_tell and bool(self._owing)
+
     def _note_answered(self, stream: StreamState) -> None:
         stream.answered = True
         self.unanswered -= 1
@@ -357,7 +362,7 @@ class YamuxSession:
         if not stream.forgotten:
             stream.forgotten = True
             del self.streams[stream.id]
-            self._owing.pop(stream.id, None)
+            self._owe_nothing(stream)
             self._growth -= stream._growth
             if stream.inbound:
                 self.inbound -= 1

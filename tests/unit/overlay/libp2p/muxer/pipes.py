@@ -35,6 +35,7 @@ class MemoryPipe:
 
     def send(self, data: bytes) -> bool:
         assert not self._taken
+        assert data, "an empty message is an end, over a WebSocket"
         self.sends += 1
         self._taken = data
         return False

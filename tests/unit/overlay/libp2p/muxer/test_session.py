@@ -123,6 +123,22 @@ def test_what_was_read_is_told_along_from_a_quarter_on_and_alone_from_three_eigh
     assert stream.window == WINDOW * 5 // 8
 
 
+@pytest.mark.parametrize(("end", "others_reads"), [(FIN, 0), (RST, 0), (FIN, WINDOW // 4)])
+def test_the_window_of_a_stream_that_its_peer_ended_is_no_output(end: int, others_reads: int) -> None:
+    """There may be nothing else: an empty message of a WebSocket ends the connection on the other side."""
+    session = listening()
+    stream, other = opened_by_peer(session, 1), opened_by_peer(session, 3)
+    session.receive(data(1, bytes(WINDOW)) + data(3, bytes(WINDOW)))
+    session.take_output(EVERYTHING)
+    session.read(stream, WINDOW)
+    if others_reads:
+        session.read(other, others_reads)
+    assert session.has_output
+    session.receive(frame(WINDOW_UPDATE, end, 1))
+    assert session.has_output == bool(others_reads)
+    assert output(session) == [Sent(WINDOW_UPDATE, 0, 3, others_reads)][: others_reads > 0]
+
+
 def fill_and_read(session: YamuxSession, stream: StreamState, *, leave: int = 0) -> None:
     """Have the peer use its whole window, and read it but for some bytes."""
     session.receive(data(stream.id, bytes(stream.window)))

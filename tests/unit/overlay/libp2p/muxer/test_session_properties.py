@@ -83,7 +83,7 @@ class TwoSessions(RuleBasedStateMachine):
 
     @rule(side=st.sampled_from(BOTH), most=st.integers(1, 4 * PIECE))
     def send(self, side: int, most: int) -> None:
-        self.wires[1 - side] += self.sessions[side].take_output(most)
+        self._send(side, most)
 
     @rule(target=ends, side=st.sampled_from(BOTH), count=st.integers(1, 4 * PIECE))
     def deliver(self, side: int, count: int) -> object:
@@ -104,7 +104,7 @@ class TwoSessions(RuleBasedStateMachine):
         """Deliver and read all that is under way; then what was written was read."""
         while any(self.wires) or any(session.has_output for session in self.sessions):
             for side in BOTH:
-                self.wires[1 - side] += self.sessions[side].take_output(PIECE)
+                self._send(side, PIECE)
                 self._deliver(side, PIECE)
             for end in [end for pair in self.pairs.values() for end in pair if end is not None]:
                 while end.state.unread:
@@ -118,6 +118,12 @@ class TwoSessions(RuleBasedStateMachine):
                 assert not reader.state.was_reset
             assert first.state.forgotten == (first.finished and second.finished)
         assert all(session.unanswered == 0 for session in self.sessions)
+
+    def _send(self, side: int, most: int) -> None:
+        had_output = self.sessions[side].has_output
+        output = self.sessions[side].take_output(most)
+        assert output or not had_output, "an empty message ends a connection over a WebSocket"
+        self.wires[1 - side] += output
 
     def _deliver(self, side: int, count: int) -> list[End]:
         wire = self.wires[side]
@@ -186,4 +192,5 @@ def act(session: YamuxSession, stream: StreamState, what: int) -> None:
         case 5:
             session.send(stream, bytes(100))
         case _:
-            session.take_output(1000)
+            had_output = session.has_output
+            assert session.take_output(1000) or not had_output
