@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+import trio
 
 from aqua_compat.http.message import JSON, HttpReply
 from aqua_compat.http.metrics import MEDIA_TYPE, Exposition, Figures
@@ -22,6 +24,7 @@ from registry.node import Node
 
 MOST_RESOURCES: Final = 16  # of one question for targets
 TIMEOUT: Final = 5.0  # seconds for each
+READY_FOR: Final = 1.0  # seconds for which what was found of readiness is told: anybody may ask, as often as he likes
 LABEL: Final = "__meta_aqua_"
 _NOT_IN_LABELS: Final = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -34,6 +37,9 @@ class Monitoring:
         self._node = node
         self._names = names
         self._metrics = metrics
+        self._looking = trio.Lock()
+        self._reasons: list[str] = []
+        self._reasons_until = -math.inf
 
     async def metrics(self) -> HttpReply:
         """The node's figures."""
@@ -49,8 +55,12 @@ class Monitoring:
         return HttpReply(200, [("Content-Type", MEDIA_TYPE)], self._metrics.written(figures))
 
     async def ready(self) -> HttpReply:
-        """Whether requests should be sent to this node."""
-        not_ready = self._not_ready(await self._node.status())
+        """Whether requests should be sent to this node, as it was at most `READY_FOR` before. Raises StorageError."""
+        async with self._looking:  # those who ask meanwhile are told what the first one finds
+            if trio.current_time() >= self._reasons_until:
+                self._reasons = self._not_ready(await self._node.status())
+                self._reasons_until = trio.current_time() + READY_FOR
+        not_ready = self._reasons
         body = msgspec.json.encode({"ready": not not_ready, "not_ready": not_ready})
         return HttpReply(503 if not_ready else 200, [("Content-Type", JSON)], body)
 

@@ -13,10 +13,11 @@ import pytest
 import trio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
 
 from aqua_compat.dns.server import open_dns_server
 from aqua_compat.http.metrics import MEDIA_TYPE, ROWS, Exposition, Figures
-from aqua_compat.http.monitoring import Monitoring
+from aqua_compat.http.monitoring import READY_FOR, Monitoring
 from aqua_compat.settings import DnsSettings, HttpSettings
 from overlay.clock.comparison import ClockVerdict, Standing
 from overlay.peer import OverlayStatistics
@@ -25,6 +26,7 @@ from overlay.rpc.counters import MOST_CODES, OTHER_CODES, Counters
 from overlay.rpc.network_upkeep import NetworkStatus
 from overlay.rpc.product import PeerVersion
 from registry.client.node_status import DiskStatus, NodeStatus
+from registry.errors import StorageError
 from registry.health.state import HealthState
 from registry.model.endpoints import Instance, write_instances
 from registry.model.names import Names
@@ -226,11 +228,17 @@ class FakeNode:
 
     def __init__(self, status: NodeStatus, *, is_isolated: bool) -> None:
         self.peer = SimpleNamespace(is_isolated=lambda: is_isolated)
-        self._status = status
+        self.told: NodeStatus | StorageError | None = status  # None: it doesn't answer
+        self.asked = 0
 
     async def status(self) -> NodeStatus:
+        self.asked += 1
         await trio.lowlevel.checkpoint()
-        return self._status
+        if self.told is None:
+            await trio.sleep_forever()
+        if isinstance(self.told, StorageError):
+            raise self.told
+        return self.told
 
 
 READY = msgspec.structs.replace(EVERYTHING, clock=ClockVerdict(Standing.RIGHT, 0.1, 5))
@@ -257,6 +265,38 @@ async def test_a_node_is_ready_once_nothing_speaks_against_it(
     assert isinstance(answer.body, bytes)
     assert json.loads(answer.body) == {"ready": not why, "not_ready": why}
     assert answer.status == (503 if why else 200)
+
+
+async def test_whoever_asks_whether_a_node_is_ready_has_it_look_once_a_second_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    node = FakeNode(READY, is_isolated=False)
+    monitoring = Monitoring(cast("Any", node), Names, Exposition())
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(monitoring.ready)
+    assert node.asked == 1
+    node.told = msgspec.structs.replace(READY, ready=False)
+    await trio.sleep(READY_FOR - 0.01)
+    assert (await monitoring.ready()).status == 200
+    await trio.sleep(0.02)
+    assert (await monitoring.ready()).status == 503
+    assert node.asked == 2
+
+
+async def test_who_cannot_learn_whether_a_node_is_ready_keeps_nobody_from_learning_it(
+    autojump_clock: MockClock,
+) -> None:
+    node = FakeNode(READY, is_isolated=False)
+    monitoring = Monitoring(cast("Any", node), Names, Exposition())
+    node.told = None
+    with trio.move_on_after(5):
+        await monitoring.ready()
+    node.told = StorageError("the disk is broken")
+    with pytest.raises(StorageError):
+        await monitoring.ready()
+    node.told = READY
+    assert (await monitoring.ready()).status == 200
 
 
 @pytest.mark.parametrize(
