@@ -220,7 +220,8 @@ async def dies(
         await mend(victim)
         back = await there.until(peer_id, is_gone=False)
         figures.add(f"back, {fault}", back)
-        await trio.sleep(SETTLED if turn % len(victims) != len(victims) - 1 else FLAP_WINDOW)
+        is_last = turn == rounds - 1 or turn % len(victims) == len(victims) - 1
+        await trio.sleep(FLAP_WINDOW if is_last else SETTLED)  # a host that returns a third time is held back
     figures.print()
 
 
