@@ -29,7 +29,8 @@ import trio
 
 from aqua_compat import AquaClient, connect
 from aqua_compat.particles.engine.installation import install
-from benchmarks.registry_operations import cpu_seconds, resident_megabytes
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.processes import cpu_seconds, resident_megabytes
 from benchmarks.timing import Timing, timed
 from tests.aqua.js_peer import CallFailed, JsPeer, JsProcess
 from tests.aqua.nodes import AquaNetwork, websocket
@@ -357,7 +358,7 @@ def compiled_interpreter(js: Tools, folder: Path) -> Path:
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
+    take_network_sizes(parser, NODES, least=2)
     parser.add_argument("--count", type=int, default=100, help="calls per figure; cheap ones are more")
     parser.add_argument("--seconds", type=float, default=60.0, help=f"for {CLIENTS} clients at once")
     parser.add_argument("--clients-only", action="store_true", help=f"only {CLIENTS} clients at once")

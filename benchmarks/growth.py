@@ -16,27 +16,22 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 import trio
 
-from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.processes import age, cpu_of_all, cpu_seconds, idle_share, node_network, resident_megabytes
-from benchmarks.timing import timed
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import BACKGROUND, IDLE_TIME, Observed, OperationFigures, observed
+from benchmarks.processes import cpu_of_all, cpu_seconds, node_network, resident_megabytes
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.client.registry import Registry
 from registry.watch.watch import Watch
 
-IDLE_TIME = 10.0
-SETTLED_WITHIN = 60.0
-BACKGROUND = 4.0
-"""Seconds in which what operations left to the background is done, and counted with them."""
 TOLD_WITHIN = 10.0
 WHOLE_AIM, START_AIM, IDLE_AIM, IDLE_BYTES_AIM = 5.0, 1.5, 0.003, 1000
 """Seconds; seconds of CPU; of a core; bytes a second. The idle ones are meant without presence."""
@@ -54,87 +49,7 @@ CPU_AIMS = dict.fromkeys(("register, one replica", "register, majority"), 2.6)
 """The same of the CPU: 20 replicas store instead of 8, and a tenth."""
 
 
-class Figures(NamedTuple):
-    """Of one operation: milliseconds, then calls, kilobytes and CPU milliseconds of all nodes per operation."""
-
-    p50: float
-    p99: float
-    failed: int
-    calls: float
-    kilobytes: float
-    cpu: float
-
-    def __str__(self) -> str:
-        failed = f"  {self.failed} FAILED" if self.failed else ""
-        return (
-            f"p50 {self.p50:8.1f} ms  p99 {self.p99:8.1f} ms  {self.calls:6.1f} calls  {self.kilobytes:7.1f} kB  "
-            f"CPU {self.cpu:7.1f} ms{failed}"
-        )
-
-
-class Observed(NamedTuple):
-    """The nodes of a network, and somebody who asks each for its counters."""
-
-    nodes: Sequence[NodeProcess]
-    askers: Sequence[Registry]
-    idle: float = 0.0
-    """CPU seconds a second that all nodes together take when nobody asks for anything."""
-
-    async def counters(self) -> tuple[int, int]:
-        """Calls made and bytes sent by all nodes since their start."""
-        calls = sent = 0
-        for asker in self.askers:
-            overlay = (await asker.status()).overlay
-            assert overlay is not None
-            calls += overlay.calls_made
-            sent += overlay.bytes_sent
-        return calls, sent
-
-    async def whole(self) -> float:
-        """Wait until each node is linked as it wants to be: until nobody's members change for a second. Returns how old
-        the node that was started last was by then, which is more than it need be if that was so when first asked."""
-        last = self.nodes[-1].process_id
-        assert last is not None
-        with trio.fail_after(SETTLED_WITHIN):
-            before: list[frozenset[str]] = []
-            since = 0.0
-            while True:
-                now = [frozenset((await asker.status()).members) for asker in self.askers]
-                if now != before or not all(now):
-                    since = age(last)
-                elif age(last) - since >= 1:
-                    return since
-                before = now
-                await trio.sleep(0.25)
-
-    async def idle_costs(self, seconds: float) -> tuple[float, float]:
-        """The share of a core and the bytes a second that a node takes and sends when nobody asks for anything."""
-        _, first = await self.counters()
-        _, before = await self.counters()
-        share = await idle_share(self.nodes, seconds)
-        _, after = await self.counters()
-        asking = before - first
-        return share, (after - before - asking) / seconds / len(self.nodes)
-
-    async def figures(self, call: Callable[[int], Awaitable[bool]], count: int) -> Figures:
-        """Of `count` calls, one at a time, with what they leave to the background."""
-        calls, sent = await self.counters()
-        began, cpu = time.perf_counter(), cpu_of_all(self.nodes)
-        timing = await timed(call, count, 1)
-        await trio.sleep(BACKGROUND)
-        used = cpu_of_all(self.nodes) - cpu - self.idle * (time.perf_counter() - began)
-        calls_after, sent_after = await self.counters()
-        return Figures(
-            timing.p50,
-            timing.p99,
-            timing.failed,
-            (calls_after - calls) / count,
-            (sent_after - sent) / count / 1000,
-            used / count * 1000,
-        )
-
-
-async def measured(nodes: int, count: int) -> dict[str, Figures]:
+async def measured(nodes: int, count: int) -> dict[str, OperationFigures]:
     """One network of so many nodes."""
     print(f"\n{nodes} nodes")
     with tempfile.TemporaryDirectory() as folder:
@@ -142,16 +57,12 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
         async with node_network(Path(folder), nodes) as processes, AsyncExitStack() as stack:
             identity = Identity.generate()
             client = await stack.enter_async_context(open_light_client(identity, [processes[1].address]))
-            askers = [
-                (await stack.enter_async_context(open_light_client(Identity.generate(), [process.address]))).registry
-                for process in processes
-            ]
-            observed = Observed(processes, askers)
+            network = await stack.enter_async_context(observed(processes))
             started, last = time.perf_counter() - began, processes[-1].process_id
-            whole = await observed.whole()
+            whole = await network.whole()
             cpu_of_last = cpu_seconds(last) if last is not None else 0.0
-            members = [len((await asker.status()).members) for asker in askers]
-            share, sent = await observed.idle_costs(IDLE_TIME)
+            members = [len((await asker.status()).members) for asker in network.askers]
+            share, sent = await network.idle_costs(IDLE_TIME)
             memory = [resident_megabytes(process.process_id) for process in processes if process.process_id]
             print(
                 f"started in {started:.1f} s, CPU {cpu_of_all(processes) / nodes:.2f} s a node, of the last "
@@ -160,16 +71,16 @@ async def measured(nodes: int, count: int) -> dict[str, Figures]:
                 f"idle {share:.2%} of a core (aim {IDLE_AIM:.1%}), {sent:.0f} bytes/s (aim {IDLE_BYTES_AIM}), "
                 f"{sum(memory) / nodes:.0f} MB a node"
             )
-            observed = observed._replace(idle=share * nodes)
+            network = network._replace(idle=share * nodes)
             watcher = await stack.enter_async_context(
                 open_light_client(Identity.generate(), [processes[nodes // 2].address])
             )
-            return await operations(observed, client.registry, watcher.registry, identity, count, min(nodes, 20))
+            return await operations(network, client.registry, watcher.registry, identity, count, min(nodes, 20))
 
 
 async def operations(
-    observed: Observed, registry: Registry, watcher: Registry, identity: Identity, count: int, replicas: int
-) -> dict[str, Figures]:
+    network: Observed, registry: Registry, watcher: Registry, identity: Identity, count: int, replicas: int
+) -> dict[str, OperationFigures]:
     """Creating, registering, resolving, and being told."""
     ids: list[str] = []
 
@@ -186,7 +97,7 @@ async def operations(
     async def resolve(ack: int, number: int) -> bool:
         return len((await registry.resolve_resource(ids[number], ack)).records or ()) == 1
 
-    found: dict[str, Figures] = {}
+    found: dict[str, OperationFigures] = {}
     majority = replicas // 2 + 1
     for name, call in (
         ("create, one replica", partial(create, "one", 1)),
@@ -198,16 +109,16 @@ async def operations(
     ):
         if name == "create, majority":
             ids.clear()
-        found[name] = await observed.figures(call, count)
+        found[name] = await network.figures(call, count)
         print(f"  {name:24} {found[name]}", flush=True)
-    found["told"] = await told(observed, registry, watcher, identity, ids[:count])
+    found["told"] = await told(network, registry, watcher, identity, ids[:count])
     print(f"  {'told':24} {found['told']}", flush=True)
     return found
 
 
 async def told(
-    observed: Observed, registry: Registry, watcher: Registry, identity: Identity, ids: Sequence[str]
-) -> Figures:
+    network: Observed, registry: Registry, watcher: Registry, identity: Identity, ids: Sequence[str]
+) -> OperationFigures:
     """How long after the acknowledgement of a change a watcher knows of it; with what the changes cost."""
     events = {resource_id: trio.Event() for resource_id in ids}
     times: dict[str, float] = {}
@@ -232,17 +143,17 @@ async def told(
         for resource_id in ids:
             nursery.start_soon(follow, watcher.watch(resource_id), resource_id)
         await trio.sleep(BACKGROUND)  # until they are watched
-        figures = await observed.figures(change, len(ids))
+        figures = await network.figures(change, len(ids))
         nursery.cancel_scope.cancel()
     delays.sort()
     p50, p99 = (delays[int(len(delays) * part)] if delays else math.nan for part in (0.5, 0.99))
-    return figures._replace(p50=p50, p99=p99)
+    return figures._replace(timing=figures.timing._replace(p50=p50, p99=p99))
 
 
 async def main() -> None:
     """Measure each size, then print how the figures grow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32])
+    take_network_sizes(parser, 8, 32, least=3)
     parser.add_argument("--count", type=int, default=100, help="operations per figure")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
@@ -254,8 +165,8 @@ async def main() -> None:
             reference = sizes[first][name]
             cpu_aim = f" (aim {CPU_AIMS[name]:g})" if name in CPU_AIMS else ""
             print(
-                f"  {name:24} {_times(figures.p50, reference.p50)} (aim {AIMS[name]:g})  "
-                f"{_times(figures.cpu, reference.cpu)}{cpu_aim}"
+                f"  {name:24} {_times(figures.timing.p50, reference.timing.p50)} (aim {AIMS[name]:g})  "
+                f"{_times(figures.costs.cpu, reference.costs.cpu)}{cpu_aim}"
             )
 
 

@@ -1,7 +1,7 @@
 """A network of many node processes that is used, loses a tenth of them at once, and is used again: times, and what is
 found of what was written before.
 
-    python -m benchmarks.killed_tenth [--nodes 64] [--count 20]
+    python -m benchmarks.killed_tenth [--nodes 32 64] [--count 20]
 
 Each node is a process, all on this machine: with so many more nodes than cores the times are mostly waiting for a core.
 """
@@ -20,7 +20,8 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
-from benchmarks.growth import Observed
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import Observed
 from benchmarks.processes import cpu_of_all, idle_share, resident_megabytes
 from benchmarks.timing import timed
 from overlay.identity import Identity
@@ -122,15 +123,18 @@ async def measured(folder: Path, count: int, operations: int) -> int:
 
 
 async def main() -> None:
-    """Measure one network."""
+    """Measure each network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, default=64, help="node processes [64]")
+    take_network_sizes(parser, 64, least=2)
     parser.add_argument("--count", type=int, default=20, help="operations per figure [20]")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with tempfile.TemporaryDirectory() as folder:
-        if lost := await measured(Path(folder), arguments.nodes, arguments.count):
-            raise SystemExit(f"{lost} of what was acknowledged wasn't found")
+    lost = 0
+    for nodes in arguments.nodes:
+        with tempfile.TemporaryDirectory() as folder:
+            lost += await measured(Path(folder), nodes, arguments.count)
+    if lost:
+        raise SystemExit(f"{lost} of what was acknowledged wasn't found")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 resource, in turns; how long a change of a policy takes to all watchers; what strangers who try cost a node; and, of
 private networks, how long a member that is revoked keeps links. Each figure stands beside its aim.
 
-    python -m benchmarks.permissions [--count N] [--changes N] [--strangers N] [--revocations N]
+    python -m benchmarks.permissions [--nodes 8 32] [--count N] [--changes N] [--strangers N] [--revocations N]
 
-Eight node processes; this process is the owner, the issuer, a watcher at each node, and the strangers. Then eight
-members of a private network, and one more for each that is revoked.
+So many node processes, 8 by default; this process is the owner, the issuer, a watcher at each node, and the strangers.
+Then as many members of a private network, and one more for each that is revoked. The calls, bytes and CPU of a
+registration are those of all nodes, with what it leaves to the background and without what they take when idle.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.registry_operations import NODES, cpu_seconds, network
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import observed
+from benchmarks.processes import cpu_seconds
+from benchmarks.registry_operations import NODES, REPLICAS, network
 from benchmarks.revocations import revoking
 from overlay import identity as overlay_identity
 from overlay.identity import Identity, public_key_of
@@ -121,9 +125,9 @@ def count_checks() -> None:
     )
 
 
-async def created(registry: Registry, label: str, edits: list[Edit]) -> str:
-    """A resource that every node has, with a policy if there are edits."""
-    resource_id = (await registry.create_resource(label, factor=NODES)).resource_id
+async def created(registry: Registry, label: str, edits: list[Edit], replicas: int) -> str:
+    """A resource that so many nodes have, with a policy if there are edits."""
+    resource_id = (await registry.create_resource(label, factor=replicas)).resource_id
     assert resource_id is not None
     if edits:
         done = await registry.change_policy(resource_id, edits)
@@ -131,36 +135,54 @@ async def created(registry: Registry, label: str, edits: list[Edit]) -> str:
     return resource_id
 
 
-async def registering(owner: LightClient, issuer: LightClient, root: Identity, count: int) -> None:
-    """In turns, so that both meet the same machine."""
+async def registering(
+    nodes: list[NodeProcess], owner: LightClient, issuer: LightClient, root: Identity, count: int
+) -> None:
+    """Timed in turns, so that both meet the same machine; then as many of each by themselves, for their costs."""
+    replicas = min(len(nodes), REPLICAS)
     edits = [Edit(EditKind.ADD_ROOT, key_of(root)), Edit(EditKind.CLOSE)]
     chain = [certificate_of(root, issuer.registry.identity, owner.registry.identity)]
     issuer.registry.use_certificates(lambda: [chain])
     ids = [
-        (await created(owner.registry, f"open {n}", []), await created(owner.registry, f"closed {n}", edits))
-        for n in range(count)
+        [
+            await created(owner.registry, f"{name} {n}", each, replicas)
+            for name, each in (("open", []), ("closed", edits))
+        ]
+        for n in range(2 * count)
     ]
+
+    async def register(resource_id: str) -> None:
+        done = await issuer.registry.register_service(resource_id, "", issuer.registry.identity.peer_id, "s")
+        assert done.success, done.errors
+
     await trio.sleep(2)
     times: tuple[list[float], list[float]] = ([], [])
-    for pair in ids:
+    for pair in ids[:count]:
         for resource_id, durations in zip(pair, times, strict=True):
             before = time.perf_counter()
-            done = await issuer.registry.register_service(resource_id, "", issuer.registry.identity.peer_id, "s")
+            await register(resource_id)
             durations.append(time.perf_counter() - before)
-            assert done.success, done.errors
     opened, certified = (sorted(durations)[count // 2] * 1000 for durations in times)
     print(
         f"register                p50 {certified:.2f} ms with a certificate, {opened:.2f} ms open:"
         f" {certified / opened:.2f} times (aim: at most 1.10)"
     )
+    async with observed(nodes) as askers:
+        all_nodes = await askers.knowing_idle()
+        for which, name in enumerate(("open", "with a certificate")):
+            spent = await all_nodes.spent()
+            for pair in ids[count:]:
+                await register(pair[which])
+            print(f"  {name:21} {await all_nodes.costs(spent, count)}")
 
 
 async def changing(owner: LightClient, clients: list[LightClient], changes: int) -> None:
     """The issuer is allowed and disallowed; each watcher is told."""
-    issuer = clients[0].registry
+    issuer, replicas = clients[0].registry, min(len(clients), REPLICAS)
     named = key_of(issuer.identity)
-    resource_id = await created(owner.registry, "watched", [Edit(EditKind.ALLOW, named), Edit(EditKind.CLOSE)])
-    assert (await issuer.register_service(resource_id, "", issuer.identity.peer_id, "s", factor=NODES)).success
+    edits = [Edit(EditKind.ALLOW, named), Edit(EditKind.CLOSE)]
+    resource_id = await created(owner.registry, "watched", edits, replicas)
+    assert (await issuer.register_service(resource_id, "", issuer.identity.peer_id, "s", factor=replicas)).success
     told: list[list[float]] = [[] for _ in clients]
     came = trio.Condition()
 
@@ -197,10 +219,10 @@ async def changing(owner: LightClient, clients: list[LightClient], changes: int)
         print(f"a change to {len(clients)} watchers   p50 {p50:.1f} ms  p99 {p99:.1f} ms {name} (aim: p99 below 50)")
 
 
-async def trying(owner: LightClient, node: NodeProcess, strangers: int) -> None:
+async def trying(owner: LightClient, node: NodeProcess, strangers: int, replicas: int) -> None:
     """Records of strangers, each signed by a key of its own, put to a replica; at the rate of so many that try once a
     minute each."""
-    resource_id = await created(owner.registry, "closed to all", [Edit(EditKind.CLOSE)])
+    resource_id = await created(owner.registry, "closed to all", [Edit(EditKind.CLOSE)], replicas)
     key = (await owner.registry.get_resource(resource_id)).key
     assert key is not None
     assert node.process_id is not None
@@ -223,39 +245,47 @@ async def trying(owner: LightClient, node: NodeProcess, strangers: int) -> None:
     )
 
 
-async def putting_out(folder: Path, times: int) -> None:
-    """Members of a private network, by the command."""
-    cuts = await revoking(folder, NODES, times)
+async def putting_out(folder: Path, nodes: int, times: int) -> None:
+    """Members of a private network of which so many stay, by the command."""
+    cuts = await revoking(folder, nodes, times)
     print(
-        f"{len(cuts)} revoked members     no link at any of {NODES} nodes"
+        f"{len(cuts)} revoked members     no link at any of {nodes} nodes"
         f" {max(cut.since_start for cut in cuts):.2f} s after the command was started at the latest,"
         f" {max(cut.since_end for cut in cuts):.2f} s after it ended (aim: below 5)"
     )
 
 
 async def main() -> None:
-    """Runs all of it."""
+    """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    take_network_sizes(parser, NODES, least=2)
     parser.add_argument("--count", type=int, default=100, help="registrations of each kind")
     parser.add_argument("--changes", type=int, default=50, help="changes of a policy")
     parser.add_argument("--strangers", type=int, default=1000)
     parser.add_argument("--revocations", type=int, default=5, help="members of a private network that are put out")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(f"Python {platform.python_version()}, {NODES} node processes")
+    print(f"Python {platform.python_version()}")
     count_checks()
+    for nodes in arguments.nodes:
+        print(f"{nodes} node processes", flush=True)
+        await measure(nodes, arguments)
+
+
+async def measure(count: int, arguments: argparse.Namespace) -> None:
+    """All of it that takes a network, of `count` nodes."""
     with tempfile.TemporaryDirectory() as folder:
-        async with network(Path(folder)) as nodes, AsyncExitStack() as stack:
+        async with network(Path(folder), count) as nodes, AsyncExitStack() as stack:
             await trio.sleep(3)
             owner = await stack.enter_async_context(open_light_client(Identity.generate(), [nodes[1].address]))
             clients = [
                 await stack.enter_async_context(open_light_client(Identity.generate(), [node.address]))
                 for node in nodes
             ]
-            await registering(owner, clients[2], Identity.generate(), arguments.count)
+            await registering(nodes, owner, clients[-1], Identity.generate(), arguments.count)
             await changing(owner, clients, arguments.changes)
-            await trying(owner, nodes[1], arguments.strangers)
-        await putting_out(Path(folder), arguments.revocations)
+            await trying(owner, nodes[1], arguments.strangers, min(count, REPLICAS))
+        await putting_out(Path(folder), count, arguments.revocations)
 
 
 if __name__ == "__main__":

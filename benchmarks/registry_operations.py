@@ -4,6 +4,8 @@
 
 Every process is real, every acknowledged registration is on disk; figures are of one run on a machine that does
 nothing else. Up to twenty nodes are all replicas of everything, and this process is a light client of one of them.
+Calls, bytes and CPU are those of all nodes per operation, with what it leaves to the background and without what they
+take when idle.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import BACKGROUND, IDLE_TIME, Costs, observed
+from benchmarks.processes import cpu_seconds, resident_megabytes
 from benchmarks.timing import Timing, timed
 from overlay.identity import Identity
 from overlay.settings import OverlaySettings
@@ -32,7 +37,6 @@ from registry.settings import NodeSettings, RegistrySettings
 
 NODES = 8
 REPLICAS = RegistrySettings().neighbourhood_size
-IDLE_TIME = 10.0  # seconds over which idle CPU is measured
 
 
 @asynccontextmanager
@@ -52,20 +56,6 @@ async def network(folder: Path, count: int = NODES) -> AsyncIterator[list[NodePr
         await stop_network(nodes)
 
 
-def cpu_seconds(process_id: int) -> float:
-    """The CPU time that a process has used."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def resident_megabytes(process_id: int) -> float:
-    """The memory of a process that is in RAM, in MiB."""
-    for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
 async def idle(nodes: list[NodeProcess], when: str) -> None:
     """Measures the CPU time of idle nodes, and prints it."""
     process_ids = [node.process_id for node in nodes if node.process_id]
@@ -79,10 +69,10 @@ async def idle(nodes: list[NodeProcess], when: str) -> None:
     )
 
 
-def report(what: str, timing: Timing, reference: Timing | None = None) -> None:
-    """Prints one measurement, and how many times faster than the Kad-DHT's it is."""
+def report(what: str, timing: Timing, costs: Costs | None = None, reference: Timing | None = None) -> None:
+    """Prints one measurement, what it cost all nodes, and how many times faster than the Kad-DHT's it is."""
     ratio = f"  {reference.p50 / timing.p50:5.0f} x KadDHT" if reference else ""
-    print(f"{what:44} {timing}{ratio}")
+    print(f"{what:44} {timing}{f'  {costs}' if costs else ''}{ratio}")
 
 
 async def prepared(registry: Registry, count: int, label: str, replicas: int = NODES) -> list[str]:
@@ -105,8 +95,8 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
     put, get = kad or (None, None)
     replicas = min(len(nodes), REPLICAS)
     identity = Identity.generate()
-    async with open_light_client(identity, [nodes[1].address]) as client:
-        registry = client.registry
+    async with observed(nodes) as askers, open_light_client(identity, [nodes[1].address]) as client:
+        registry, all_nodes = client.registry, await askers.knowing_idle()
 
         async def register(ids: list[str], factor: int, number: int) -> bool:
             done = await registry.register_service(ids[number], "v", identity.peer_id, "echo", factor=factor)
@@ -120,17 +110,15 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
             for in_flight in (1, 32):
                 number = count * 3 if in_flight > 1 else count
                 ids = await prepared(registry, number, f"{name} {in_flight}", replicas)
-                await trio.sleep(1)  # what goes on in the background isn't what is measured next
-                timing = await timed(partial(register, ids, factor), number, in_flight)
-                report(f"register, {name}, {in_flight} in flight", timing, put if in_flight == 1 else None)
-        await trio.sleep(2)
+                await trio.sleep(BACKGROUND)  # what goes on there isn't what is measured next
+                figures = await all_nodes.figures(partial(register, ids, factor), number, in_flight)
+                report(f"register, {name}, {in_flight} in flight", *figures, put if in_flight == 1 else None)
         for ack in (1, 3):
             for in_flight in (1, 32):
                 number = count * 10 if in_flight > 1 else count * 2
-                timing = await timed(partial(resolve, ids, ack), number, in_flight)
-                report(
-                    f"resolve, light client, ack {ack}, {in_flight} in flight", timing, get if in_flight == 1 else None
-                )
+                figures = await all_nodes.figures(partial(resolve, ids, ack), number, in_flight)
+                what = f"resolve, light client, ack {ack}, {in_flight} in flight"
+                report(what, *figures, get if in_flight == 1 else None)
     settings = NodeSettings(overlay=OverlaySettings(bootstrap=(nodes[0].address,)))
     async with open_node(Identity.generate(), settings, folder / "replica") as replica:
         await replica.peer.wait_joined()
@@ -149,13 +137,14 @@ async def measure(nodes: list[NodeProcess], folder: Path, count: int, kad: tuple
 
         for in_flight in (1, 32):
             timing = await timed(resolve_here, count * 20, in_flight)
-            report(f"resolve, on a replica, {in_flight} in flight", timing, get if in_flight == 1 else None)
+            what = f"resolve, on a replica, {in_flight} in flight"
+            report(what, timing, reference=get if in_flight == 1 else None)
 
 
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
+    take_network_sizes(parser, NODES, least=3)
     parser.add_argument("--count", type=int, default=200, help="registrations per figure; resolves are more")
     parser.add_argument("--no-kad", action="store_true", help="leave the KadDHT reference out")
     arguments = parser.parse_args()

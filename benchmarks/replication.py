@@ -20,7 +20,8 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
-from benchmarks.registry_operations import cpu_seconds, resident_megabytes
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.processes import cpu_seconds, resident_megabytes
 from overlay.identity import Identity
 from registry.client.light import LightClient, open_light_client
 from registry.client.node_status import NodeStatus
@@ -198,7 +199,7 @@ if __name__ == "__main__":
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replication", description=__doc__.splitlines()[0])
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES], help="of which one dies [12]")
+    take_network_sizes(parser, NODES, least=3, what="node processes of which one dies")
     parser.add_argument("--records", type=int, default=10_000, help="records of the idle network [10000]")
     given = parser.parse_args()
     trio.run(main, given.nodes, given.records)

@@ -23,6 +23,7 @@ from registry.errors import RegistryError
 from registry.settings import RegistrySettings
 
 LOOK: Final = 0.05  # seconds between two looks at a node's links
+STEADY: Final = 5.0  # seconds without another link after which no more is waited for
 PATIENCE: Final = 60.0  # seconds
 
 
@@ -74,13 +75,36 @@ async def private_network(owner: Owner, folder: Path, count: int) -> AsyncIterat
         await stop_network(nodes)
 
 
-async def until_seen(views: Sequence[RemoteNode], peer_id: str, *, linked: bool) -> float:
-    """When all nodes are linked to a peer, or none is (seconds, as `time.perf_counter` has them)."""
+async def until_linked(views: Sequence[RemoteNode], peer_id: str) -> None:
+    """Wait until all nodes are linked to a peer, or, in a network so large that not all link with all, until no more
+    have been for a while."""
+    linked, since = 0, trio.current_time()
+
+    async def look(view: RemoteNode, seeing: list[RemoteNode]) -> None:
+        try:
+            sees = peer_id in (await view.status(timeout=5)).members
+        except RegistryError:
+            return  # busy; it is asked again
+        seeing.extend([view] if sees else [])
+
+    with trio.fail_after(PATIENCE):
+        while linked < len(views) and not (linked and trio.current_time() > since + STEADY):
+            seeing: list[RemoteNode] = []
+            async with trio.open_nursery() as nursery:
+                for view in views:
+                    nursery.start_soon(look, view, seeing)
+            if len(seeing) != linked:
+                linked, since = len(seeing), trio.current_time()
+            await trio.sleep(LOOK)
+
+
+async def until_gone(views: Sequence[RemoteNode], peer_id: str) -> float:
+    """When no node is linked to a peer (seconds, as `time.perf_counter` has them)."""
 
     async def wait(view: RemoteNode) -> None:
         while True:
             try:
-                if (peer_id in (await view.status(timeout=5)).members) is linked:
+                if peer_id not in (await view.status(timeout=5)).members:
                     return
             except RegistryError:
                 pass  # busy; it is asked again
@@ -104,7 +128,7 @@ async def revoking(folder: Path, count: int, times: int) -> list[Cut]:
         async with open_peer(Identity.generate(), settings) as peer:
             views = [RemoteNode(peer, [node.address], RegistrySettings(), time.time) for node in nodes[:count]]
             for node in nodes[count:]:
-                await until_seen(views, node.peer_id, linked=True)
+                await until_linked(views, node.peer_id)
                 began, ended = time.perf_counter(), 0.0
 
                 async def revoke(peer_id: str) -> None:
@@ -114,6 +138,6 @@ async def revoking(folder: Path, count: int, times: int) -> list[Cut]:
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(revoke, node.peer_id)
-                    cut = await until_seen(views, node.peer_id, linked=False)
+                    cut = await until_gone(views, node.peer_id)
                 cuts.append(Cut(cut - began, max(cut - ended, 0.0)))
     return cuts

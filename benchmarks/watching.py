@@ -5,6 +5,8 @@
 Node processes; this process registers through one light client and watches through another, on sixty resources,
 at several rates. A change counts as told when the watcher got an event with its value: states of one record that follow
 each other faster than they travel may be left out. The reference is asking again: a resolve over the same network.
+Calls, bytes and CPU are those of all nodes per change, with what it leaves to the background and without what they take
+while the same is watched and nothing changes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.registry_operations import NODES, REPLICAS, cpu_seconds, idle, network, prepared
-from benchmarks.timing import timed
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import Costs, Observed, observed
+from benchmarks.registry_operations import NODES, REPLICAS, idle, network, prepared
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
 from overlay.pubsub.admission import Verdict
@@ -49,17 +52,16 @@ class Told:
             if event.record is not None:
                 self.told.setdefault(event.record.metadata.value, trio.current_time())
 
-    def summary(self, name: str, cpu: float) -> str:
-        """The delays, and what was lost, on one line."""
+    def summary(self, name: str, costs: Costs) -> str:
+        """The delays, what was lost, and what a change cost all nodes, on one line."""
         delays = sorted(
             max(self.told[value] - when, 0.0) * 1000 for value, when in self.acknowledged.items() if value in self.told
         )
         lost = sum(value not in self.told for value in self.acknowledged)
         p50, p99 = delays[len(delays) // 2], delays[min(int(len(delays) * 0.99), len(delays) - 1)]
-        count = len(self.acknowledged)
         return (
-            f"{name:44} p50 {p50:8.2f} ms  p99 {p99:8.2f} ms  {count} changes, {lost} not told, {self.failed} failed,"
-            f" {cpu / max(count, 1) * 1000:.1f} ms CPU of all nodes per change"
+            f"{name:44} p50 {p50:8.2f} ms  p99 {p99:8.2f} ms  {costs}"
+            f"  {len(self.acknowledged)} changes, {lost} not told, {self.failed} failed"
         )
 
 
@@ -83,15 +85,15 @@ async def changes(issuer: LightClient, ids: list[str], told: Told, rate: int, se
             nursery.start_soon(change, number)
 
 
-async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, seconds: float) -> None:
-    """Measures how soon a watcher learns of changes, and prints it."""
-    process_ids = [node.process_id for node in nodes if node.process_id]
+async def delays(askers: Observed, ids: list[str], issuer: LightClient, seconds: float) -> None:
+    """Measures how soon a watcher learns of changes, and what they cost all nodes, and prints it."""
+    nodes = askers.nodes
     async with open_light_client(Identity.generate(), [nodes[2].address]) as watcher:
 
         async def ask(number: int) -> bool:
             return (await watcher.registry.resolve_resource(ids[number % len(ids)], 1)).records is not None
 
-        print(f"{'reference: asking again (resolve, ack 1)':44} {await timed(ask, 200, 1)}")
+        print(f"{'reference: asking again (resolve, ack 1)':44} {await askers.figures(ask, 200)}")
         for rate, after in ((1, ""), (10, ""), (50, ""), (10, ", after a flood")):
             told = Told()
             async with trio.open_nursery() as nursery:
@@ -99,17 +101,18 @@ async def delays(nodes: list[NodeProcess], ids: list[str], issuer: LightClient, 
                 for watch in watches:
                     nursery.start_soon(told.follow, watch)
                 await trio.sleep(SETTLED)
+                all_nodes = await askers.knowing_idle()
                 if after:
-                    await flood(nodes, ids[0])
-                before = sum(map(cpu_seconds, process_ids))
+                    await flood(nodes[2], ids[0])
+                before = await all_nodes.spent()
                 await changes(issuer, ids, told, rate, max(seconds, 20 / rate), f"at {rate}{after}")
                 with trio.move_on_after(5):
                     while told.acknowledged.keys() - told.told.keys():  # noqa: ASYNC110 - a benchmark's patience
                         await trio.sleep(0.05)
-                cpu = sum(map(cpu_seconds, process_ids)) - before
+                costs = await all_nodes.costs(before, max(len(told.acknowledged), 1))
                 for watch in watches:
                     watch.close()
-            print(told.summary(f"acknowledged to told, {rate} changes per second{after}", cpu))
+            print(told.summary(f"acknowledged to told, {rate} changes per second{after}", costs))
 
 
 async def accept_all(topic: str, payload: bytes, forwarder: str) -> Verdict:  # noqa: ARG001 - a stranger heeds nothing
@@ -117,9 +120,9 @@ async def accept_all(topic: str, payload: bytes, forwarder: str) -> Verdict:  # 
     return Verdict.ACCEPT
 
 
-async def flood(nodes: list[NodeProcess], resource_id: str) -> None:
-    """A stranger sends garbage into a topic, a thousand messages a second, until it is thrown out."""
-    told = nodes[2]  # whose clients watch
+async def flood(told: NodeProcess, resource_id: str) -> None:
+    """A stranger sends garbage into a topic, a thousand messages a second, to a node whose clients watch, until it is
+    thrown out."""
     settings = OverlaySettings(listen=(), member=False)
     async with open_host(Identity.generate(), settings) as stranger, background() as nursery:
         topics = Topics(stranger.gossip, stranger.admission, settings.topics)
@@ -151,7 +154,7 @@ async def idling(nodes: list[NodeProcess], ids: list[str], stored: str, counts: 
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES], help="four at least")
+    take_network_sizes(parser, NODES, least=4)
     parser.add_argument("--seconds", type=float, default=15, help="seconds of changes per rate")
     parser.add_argument("--no-idle", action="store_true", help="leave out what watching costs when nothing changes")
     arguments = parser.parse_args()
@@ -172,7 +175,8 @@ async def measure(count: int, seconds: float, *, with_idle: bool) -> None:
                 if with_idle:
                     await idling(nodes, few, "20", [0, 20])
                 ids = few + await prepared(issuer.registry, SLOTS - 20, "slot", replicas)
-                await delays(nodes, ids, issuer, seconds)
+                async with observed(nodes) as askers:
+                    await delays(await askers.knowing_idle(), ids, issuer, seconds)
                 if not with_idle:
                     return
                 ids += await prepared(issuer.registry, 1000 - SLOTS, "many", replicas)

@@ -12,7 +12,7 @@ import trio
 
 from aqua_compat import AquaClient, connect
 from aqua_compat.cli.node_process import NodeProcess
-from benchmarks.registry_operations import cpu_seconds
+from benchmarks.processes import cpu_seconds
 from overlay.errors import OverlayError
 from overlay.identity import Identity
 from overlay.libp2p.host import Host, open_host
