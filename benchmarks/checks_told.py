@@ -1,6 +1,6 @@
 """From a check's decision to the event at a watcher on another node.
 
-    python -m benchmarks.checks_told [--nodes 8] [--services 33]
+    python -m benchmarks.checks_told [--nodes 8 32] [--services 33]
 
 Node processes; one is the agent of services with `ttl` checks, which follow each word of their program at once: that
 is said here, by the node's socket. This process watches all of them as a light client of another node. A delay is from
@@ -24,6 +24,7 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess
 from aqua_compat.cli.node_socket import NodeSocket
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.registry_operations import NODES, network
 from overlay.identity import Identity
 from overlay.tasks import in_thread
@@ -100,22 +101,28 @@ def _percentiles(seconds: list[float]) -> str:
 async def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, default=NODES, help="besides the agent; three at least")
+    take_network_sizes(parser, NODES, least=3, what="node processes besides the agent")
     parser.add_argument("--services", type=int, default=33)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(f"Python {platform.python_version()}, {arguments.nodes} node processes and the agent")
+    for nodes in arguments.nodes:
+        print(f"Python {platform.python_version()}, {nodes} node processes and the agent", flush=True)
+        await measure_network(nodes, arguments.services)
+
+
+async def measure_network(count: int, services: int) -> None:
+    """Measures with an agent that joins so many nodes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = folder / "services"
         files.mkdir()
-        for number in range(arguments.services):
+        for number in range(services):
             (files / f"{number}.toml").write_text(f'[[service]]\nname = "s{number}"\n[[service.check]]\nttl = 3600\n')
-        async with network(folder, arguments.nodes) as nodes:
+        async with network(folder, count) as nodes:
             agent = NodeProcess(folder / "agent", folder / "agent.log")
             try:
                 await agent.start("--bootstrap", nodes[0].address, "--services", str(files))
-                await measure(agent, nodes[2], arguments.services)
+                await measure(agent, nodes[2], services)
             finally:
                 await agent.kill()
 

@@ -1,13 +1,15 @@
 """How long each command takes, through the node on this machine and through a relay, and what a node takes of memory.
 
-Usage: python -m benchmarks.commands [TIMES]
+Usage: python -m benchmarks.commands [TIMES] [--nodes 2 8]
 
-Prints for each command the least wall time and the least CPU time (user and system) of TIMES runs, 5 by default: on a
-machine that does other things, too, the CPU time says more.
+The node is the first of so many processes, two by default, and the relay is the same node. Prints for each command the
+least wall time and the least CPU time (user and system) of TIMES runs, 5 by default: on a machine that does other
+things, too, the CPU time says more.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
+from benchmarks.network_sizes import take_network_sizes
 
 _COMMAND = str(Path(sys.executable).with_name("aqua-registry"))
 
@@ -61,19 +64,25 @@ def commands(relay: str, services: Path) -> list[list[str]]:
     return [*alone, *through, *here, *relayed, *last]
 
 
-async def main(times: int) -> None:
-    """Prints a table."""
+async def main(times: int, sizes: list[int]) -> None:
+    """Prints a table for each network."""
+    for count in sizes:
+        await measure(times, count)
+
+
+async def measure(times: int, count: int) -> None:
+    """Prints a table, of commands through the first of so many nodes."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AQUA_REGISTRY_")}
-        environment = {**kept, "XDG_DATA_HOME": str(folder), "AQUA_REGISTRY_NODE": str(folder / "one")}
+        environment = {**kept, "XDG_DATA_HOME": str(folder), "AQUA_REGISTRY_NODE": str(folder / "node0")}
         service = folder / "services.toml"
         service.write_text('[[service]]\nname = "web"\nport = 8080\n')
-        nodes = [NodeProcess(folder / name, folder / f"{name}.log") for name in ("one", "two")]
+        nodes = [NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(count)]
         try:
             await start_network(nodes, "--services", str(folder), timeout=60)
             assert nodes[0].process_id is not None
-            print(f"a node has {memory_of(nodes[0].process_id)} MiB after its start")
+            print(f"{count} node processes; the first has {memory_of(nodes[0].process_id)} MiB after its start")
             print(f"{'wall':>6} {'CPU':>6}")
             service.rename(folder / "lent.toml.off")
             lent = folder / "lent" / "web.toml"
@@ -89,4 +98,8 @@ async def main(times: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("times", type=int, nargs="?", default=5, help="runs of each command [5]")
+    take_network_sizes(parser, 2)
+    arguments = parser.parse_args()
+    trio.run(main, arguments.times, arguments.nodes)

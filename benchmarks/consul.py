@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import trio
 
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.processes import cpu_seconds, node_network
 from benchmarks.timing import timed
 from tests.ports import free_port
@@ -298,7 +299,7 @@ def more_files() -> None:
 def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
+    take_network_sizes(parser, NODES)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--changes", type=int, default=50)
     parser.add_argument("--consul", default=shutil.which("consul"), help="Consul's program; it is left out without")

@@ -1,10 +1,11 @@
 """DNS: how long an SRV answer takes, and how many a second a node gives.
 
-    python -m benchmarks.dns_answers [--nodes 8] [--count 20000]
+    python -m benchmarks.dns_answers [--nodes 8 32] [--count 20000]
 
-Every node is a process of its own, and the first one answers. The service has an instance on each of five nodes. One
-query at a time, then 16 in flight, over a plain socket of this process; the case of the name varies, as it does with
-many resolvers. Each answer is looked at: its id, its rcode, and that it has all records.
+Every node is a process of its own, and the first one answers. The service has five instances, each on a node of its own
+as far as there are so many. One query at a time, then 16 in flight, over a plain socket of this process; the case of
+the name varies, as it does with many resolvers. Each answer is looked at: its id, its rcode, and that it has all
+records.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import structlog
 import trio
 
 from aqua_compat.dns.peer_names import label_of_peer
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.processes import cpu_seconds, idle_share, node_network
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -125,13 +127,15 @@ def measured(took: list[float], elapsed: float, cpu: float) -> Measured:
     )
 
 
-async def main(nodes: int, count: int) -> None:
+async def main(sizes: list[int], count: int) -> None:
     """Measures, and prints what was measured."""
-    first, single, many, idle = await measure(nodes, count)
-    print(f"the first answer, for which the name is resolved: {first * 1000:.1f} ms")
-    print("one by one    ", single)
-    print(f"{IN_FLIGHT} in flight  ", many)
-    print(f"idle, with the name watched: {idle:.2%} of a core")
+    for nodes in sizes:
+        first, single, many, idle = await measure(nodes, count)
+        print(f"{nodes} node processes")
+        print(f"the first answer, for which the name is resolved: {first * 1000:.1f} ms")
+        print("one by one    ", single)
+        print(f"{IN_FLIGHT} in flight  ", many)
+        print(f"idle, with the name watched: {idle:.2%} of a core", flush=True)
 
 
 async def measure(nodes: int, count: int) -> tuple[float, Measured, Measured, float]:
@@ -145,9 +149,14 @@ async def measure(nodes: int, count: int) -> tuple[float, Measured, Measured, fl
         ):
             created = await client.registry.create_resource("web")
             assert created.resource_id is not None, created
-            for number, node in enumerate(network[-INSTANCES:]):
-                value = write_instances([Instance(id="1", address=f"192.0.2.{number + 1}", port=8000)])
-                done = await client.registry.register_service(created.resource_id, value, node.peer_id, None, factor=3)
+            hosts = network[-INSTANCES:]
+            for lowest, node in enumerate(hosts, 1):
+                numbers = range(lowest, INSTANCES + 1, len(hosts))
+                instances = [Instance(id=str(number), address=f"192.0.2.{number}", port=8000) for number in numbers]
+                value = write_instances(instances)
+                done = await client.registry.register_service(
+                    created.resource_id, value, node.peer_id, None, factor=min(nodes, 3)
+                )
                 assert done.success, done
             name = f"_web._tcp.{label_of_peer(client.registry.identity.peer_id)}.aqua."
             process_id = network[0].process_id
@@ -176,7 +185,7 @@ def first_answer(server: Server, name: str) -> float:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.dns_answers", description=__doc__)
-    arguments.add_argument("--nodes", type=int, default=8)
+    take_network_sizes(arguments, 8)
     arguments.add_argument("--count", type=int, default=20_000)
     given = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

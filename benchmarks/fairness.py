@@ -1,6 +1,6 @@
 """What a modest client notices of a greedy one that acts through the same node.
 
-    python -m benchmarks.fairness [--nodes N] [--in-flight N] [--calls N] [--rounds N]
+    python -m benchmarks.fairness [--nodes 3 32] [--in-flight N] [--calls N] [--rounds N]
 
 The nodes are processes of their own, and so is the greedy client, which keeps its calls in flight all the time. The
 modest one, in this process, makes one call at a time, in rounds: one alone, one beside the other, which is stopped
@@ -24,6 +24,7 @@ from uuid import uuid4
 import structlog
 import trio
 
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.processes import node_network
 from benchmarks.timing import Call, Timing, timed
 from overlay.identity import Identity
@@ -81,8 +82,15 @@ def greedy(address: str, resource_id: str, operation: str, in_flight: int) -> It
         process.wait()
 
 
-async def main(nodes: int, in_flight: int, count: int, rounds: int) -> None:
+async def main(sizes: list[int], in_flight: int, count: int, rounds: int) -> None:
     """Measures, as the command line says."""
+    for nodes in sizes:
+        print(f"{nodes} node processes", flush=True)
+        await measure(nodes, in_flight, count, rounds)
+
+
+async def measure(nodes: int, in_flight: int, count: int, rounds: int) -> None:
+    """Measures on one node of so many."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             node_network(Path(folder), nodes) as [node, *_],
@@ -114,7 +122,7 @@ async def main(nodes: int, in_flight: int, count: int, rounds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--nodes", type=int, default=3)
+    take_network_sizes(parser, 3)
     parser.add_argument("--in-flight", type=int, default=512)
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)

@@ -25,6 +25,7 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.timing import timed
 from benchmarks.wide_area import Host, wide_area
 from overlay.identity import Identity
@@ -153,7 +154,7 @@ async def _operations(
 async def main() -> None:
     """Measure each size, or be the client on one of the hosts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32])
+    take_network_sizes(parser, 8, 32, least=2)
     parser.add_argument("--round-trip", type=float, default=0.1, help="seconds")
     parser.add_argument("--loss", type=float, default=0.01, help="share of the packets")
     parser.add_argument("--count", type=int, default=20, help="operations per figure")

@@ -1,9 +1,9 @@
 """What idle light clients cost the node that they act through, and what another client notices of them.
 
-    python -m benchmarks.light_clients [--clients 100 1000]
+    python -m benchmarks.light_clients [--nodes 1 8] [--clients 100 1000]
 
-The node is a process of its own, and the idle clients share others, 250 in each; one more client, in this process,
-resolves before and beside them. Then as many as fit into a burst come at once.
+Every node is a process of its own, of one network, which is one node by default; all clients act through the first. The
+idle ones share other processes, 250 in each; one more client, in this process, resolves before and beside them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import observed
 from benchmarks.processes import cpu_seconds, node_network, resident_megabytes
 from benchmarks.timing import timed
 from overlay import OverlaySettings, open_peer
@@ -112,28 +114,38 @@ async def measure(node: NodeProcess, registry: Registry, resource_id: str, count
         print(f"  resolve beside them      {await resolving(registry, resource_id)}", flush=True)
 
 
-async def main(counts: list[int]) -> None:
+async def main(sizes: list[int], counts: list[int]) -> None:
     """Measures, as the command line says."""
+    for nodes in sizes:
+        await measure_network(nodes, counts)
+
+
+async def measure_network(nodes: int, counts: list[int]) -> None:
+    """Measures on the first of so many nodes."""
+    print(f"{nodes} node processes", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            node_network(Path(folder), 1) as [node],
-            open_light_client(Identity.generate(), [node.address]) as client,
+            node_network(Path(folder), nodes) as network,
+            open_light_client(Identity.generate(), [network[0].address]) as client,
         ):
+            async with observed(network) as askers:
+                await askers.whole()
             created = await client.registry.create_resource("beside many")
             assert created.resource_id is not None, created.errors
             registered = await client.registry.register_service(created.resource_id, "value", client.peer.peer_id, "s")
             assert registered.success, registered.errors
             for count in counts:
-                await measure(node, client.registry, created.resource_id, count)
+                await measure(network[0], client.registry, created.resource_id, count)
 
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    take_network_sizes(parser, 1)
     parser.add_argument("--clients", type=int, nargs="+", default=[100, 1000], help="idle light clients")
     parser.add_argument("--be", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.be:
         trio.run(be_clients, arguments.be[0], int(arguments.be[1]))
     else:
-        trio.run(main, arguments.clients)
+        trio.run(main, arguments.nodes, arguments.clients)

@@ -1,6 +1,6 @@
 """How soon the dead are off the list on real nodes, and what knowing that costs when nothing happens.
 
-    python -m benchmarks.liveness [--nodes 8] [--rounds 4] [--only kill vanish ...] [--stored 0 10000] [--clients 1000]
+    python -m benchmarks.liveness [--nodes 8 32] [--rounds 4] [--only kill vanish ...] [--stored 0 10000] [--clients N]
 
 Each node is a process on a host of its own, a network namespace (`tests.faults.namespaces`; takes `ip` and `unshare`,
 no root). Light clients watch one resource through the first nodes; what is killed, frozen or cut off are the others. A
@@ -28,6 +28,7 @@ import trio
 
 from aqua_compat import AquaClient, EventKind, NotRegistered, connect
 from aqua_compat.cli.node_process import NodeProcess, stop_network
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.processes import cpu_of_all, idle_share
 from overlay.presence.liveness import Liveness
 from overlay.tasks import TaskStatus
@@ -443,27 +444,28 @@ def be_node(arguments: Sequence[str]) -> None:
 
 
 async def measure(arguments: argparse.Namespace) -> None:
-    """All that was asked for."""
-    namespaces = Namespaces(arguments.nodes)
+    """All that was asked for, with the one number of nodes that these namespaces are for."""
+    [nodes] = arguments.nodes
+    namespaces = Namespaces(nodes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"kill", "stop", "vanish", "freeze", "client", "clients"} & {*arguments.only}:
             (folder / "nodes").mkdir()
-            async with area(folder / "nodes", namespaces, arguments.nodes) as there:
+            async with area(folder / "nodes", namespaces, nodes) as there:
                 await faults(there, arguments.only, arguments.rounds)
                 if "client" in arguments.only:
                     await client_dies(there, folder, arguments.rounds)
                 if "clients" in arguments.only:
                     await many_clients_die(there, arguments.clients)
         if "idle" in arguments.only:
-            await idle(folder, namespaces, arguments.nodes, arguments.stored)
+            await idle(folder, namespaces, nodes, arguments.stored)
 
 
 def main() -> None:
     """Print the table."""
     every = ["kill", "stop", "vanish", "freeze", "client", "clients", "idle"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, default=8)
+    take_network_sizes(parser, 8, least=WATCHED_THROUGH + 1)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=every, default=every)
     parser.add_argument("--stored", type=int, nargs="+", default=[0, 10_000], help="records, for the idle figures")
@@ -482,7 +484,11 @@ def main() -> None:
         if not are_possible():
             sys.exit("this takes `ip` and `unshare`, and the right to make network namespaces")
         os.environ[INSIDE] = "yes"
-        sys.exit(reexecuted("benchmarks.liveness", sys.argv[1:]))
+        for nodes in arguments.nodes:
+            print(f"{nodes} nodes", flush=True)
+            if code := reexecuted("benchmarks.liveness", [*sys.argv[1:], "--nodes", str(nodes)]):
+                sys.exit(code)
+        return
     trio.run(measure, arguments)
 
 

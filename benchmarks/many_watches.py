@@ -20,6 +20,7 @@ import structlog
 import trio
 import trio.testing
 
+from benchmarks.network_sizes import take_network_sizes
 from registry.model.values import Key
 from registry.protocol.messages import Item
 from registry.quorum.read_machine import ReadOutcome
@@ -89,7 +90,7 @@ def main() -> None:
     """Measures, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("counts", type=int, nargs="*", default=[100, 1000, 5000], help="resources watched")
-    parser.add_argument("--nodes", type=int, nargs="+", default=[NODES])
+    take_network_sizes(parser, NODES, least=3, what="simulated nodes")
     parser.add_argument("--renewals", type=int, default=4)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

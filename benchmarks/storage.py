@@ -1,17 +1,19 @@
 """What a node's storage costs as it fills, side by side, and how long writes wait while much is collected.
 
-    python -m benchmarks.storage [--records 1000 300000] [--expired 100000]
+    python -m benchmarks.storage [--nodes 1 8] [--records 1000 300000] [--expired 100000]
 
 The records are written straight into the database, unsigned, as rows are believed that are there. Start, status,
 register and resolve are then timed on a real node process over that database, by a light client; what it registers and
-resolves is new. *Comparison*: of all that it keeps, with another node that keeps the same. The reference for the
-longest wait is the wait of the same writes while nothing is collected.
+resolves is new. It is alone by default, or one of so many nodes, all of which keep the same records, since others
+couldn't copy what nobody signed. *Comparison*: of all that it keeps, with all others, of which there is one by then at
+least. The reference for the longest wait is the wait of the same writes while nothing is collected.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,8 +24,9 @@ from pathlib import Path
 import structlog
 import trio
 
-from aqua_compat.cli.node_process import NodeProcess, stop_network
-from benchmarks.replication import until_settled
+from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
+from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import observed
 from benchmarks.timing import timed
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -37,6 +40,7 @@ from registry.storage import Transaction, open_store
 from registry.storage.database import open_database
 from registry.upkeep.schedules import REPLICATE
 
+LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 PER_RESOURCE = 10
 COUNT = 200  # operations per figure
 COMPARISONS = 5
@@ -61,7 +65,7 @@ def resources(count: int, signed: int) -> Iterator[tuple[Key, list[Record]]]:
 
 def fill(path: Path, count: int, signed: int) -> None:
     """Writes so many records into a database, in a folder that is made for it."""
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     with closing(open_database(path)) as connection:
         transaction = Transaction(connection)
         connection.execute("BEGIN")
@@ -77,23 +81,33 @@ def fill(path: Path, count: int, signed: int) -> None:
         connection.execute("COMMIT")
 
 
-async def node_figures(folder: Path, count: int) -> dict[str, float]:
-    """Milliseconds per operation of a node that keeps `count` records."""
-    node = NodeProcess(folder, folder.with_suffix(".log"))
-    twin = NodeProcess(folder.with_suffix(".twin"), folder.with_suffix(".twin.log"))
+async def node_figures(folder: Path, nodes: int, count: int) -> dict[str, float]:
+    """Milliseconds of each operation of a node that keeps `count` records, one of so many nodes."""
+    node, *others = [
+        NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(max(nodes, 2))
+    ]
     signed = int(time.time())
     fill(node.data_dir / DATABASE, count, signed)
-    identity, config = Identity.generate(), folder.with_suffix(".toml")
+    for other in others:
+        other.data_dir.mkdir()
+        shutil.copy(node.data_dir / DATABASE, other.data_dir)
+    identity, config = Identity.generate(), folder / "node.toml"
     config.write_text(f"operators = ['{identity.peer_id}']\n")
     try:
+        flags: tuple[str, ...] = LISTEN
+        if nodes > 1:
+            await start_network(others, *LISTEN, timeout=120)
+            flags += ("--bootstrap", others[0].address)
         starts = []
         for _ in range(3):
             began = time.perf_counter()
-            await node.start("--listen", "/ip4/127.0.0.1/tcp/0", timeout=120)
+            await node.start(*flags, timeout=120)
             starts.append(1000 * (time.perf_counter() - began))
             await node.stop()
-        await node.start("--listen", "/ip4/127.0.0.1/tcp/0", "--config", str(config), timeout=120)
+        await node.start(*flags, "--config", str(config), timeout=120)
         found = {"start": min(starts)}
+        if nodes > 1:
+            await settled([node, *others])
         async with open_light_client(identity, [node.address]) as client:
             registry, ids = client.registry, []
 
@@ -121,9 +135,9 @@ async def node_figures(folder: Path, count: int) -> dict[str, float]:
                 timing = await timed(call, COUNT, 1)
                 assert timing.failed == 0, name
                 found[name] = timing.p50
-            fill(twin.data_dir / DATABASE, count, signed)
-            await twin.start("--listen", "/ip4/127.0.0.1/tcp/0", "--bootstrap", node.address, timeout=120)
-            await until_settled([node, twin])
+            if nodes == 1:
+                await others[0].start(*LISTEN, "--bootstrap", node.address, timeout=120)
+            await settled([node, *others])
 
             async def compare(number: int) -> bool:  # noqa: ARG001 - each time the same
                 await registry.run_schedule(REPLICATE)
@@ -138,7 +152,14 @@ async def node_figures(folder: Path, count: int) -> dict[str, float]:
             found["comparison"] = timing.p50
         return found
     finally:
-        await stop_network([node, twin])
+        await stop_network([node, *others])
+
+
+async def settled(nodes: list[NodeProcess]) -> None:
+    """Wait until all are linked as they want to be and have nothing left to compare."""
+    async with observed(nodes) as askers:
+        await askers.whole()
+        await askers.settled()
 
 
 async def longest_wait(folder: Path, expired: int) -> None:
@@ -183,26 +204,28 @@ def _note_issued(number: int, transaction: Transaction) -> None:
     transaction.issued.record(f"key {number}", "peer", 2**40)
 
 
-async def main(counts: list[int], expired: int) -> None:
+async def main(sizes: list[int], counts: list[int], expired: int) -> None:
     """Prints all figures."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = {count: await node_figures(folder / str(count), count) for count in counts}
-        first = counts[0]
-        print(f"{'records on a node':18}" + "".join(f"{count:>12}" for count in counts))
-        for operation in found[first]:
-            figures = "".join(f"{found[count][operation]:9.2f} ms" for count in counts)
-            growth = ", ".join(f"{found[count][operation] / found[first][operation]:.2f}" for count in counts[1:])
-            aim = f"  (aim {AIM:g})" if operation in AIMED_AT else ""
-            print(f"{operation:18}{figures}   times {growth}{aim}")
+        for nodes in sizes:
+            found = {count: await node_figures(folder / f"{count} on {nodes}", nodes, count) for count in counts}
+            first = counts[0]
+            print(f"{f'records, {nodes} nodes':18}" + "".join(f"{count:>12}" for count in counts))
+            for operation in found[first]:
+                figures = "".join(f"{found[count][operation]:9.2f} ms" for count in counts)
+                growth = ", ".join(f"{found[count][operation] / found[first][operation]:.2f}" for count in counts[1:])
+                aim = f"  (aim {AIM:g})" if operation in AIMED_AT else ""
+                print(f"{operation:18}{figures}   times {growth}{aim}")
         if expired:
             await longest_wait(folder / "expired", expired)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    take_network_sizes(parser, 1)
     parser.add_argument("--records", type=int, nargs="+", default=[1_000, 300_000])
     parser.add_argument("--expired", type=int, default=100_000, help="0 leaves this part out")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    trio.run(main, arguments.records, arguments.expired)
+    trio.run(main, arguments.nodes, arguments.records, arguments.expired)

@@ -1,6 +1,6 @@
 """One resource watched by many light clients: how long until all were told of a change, and after its replicas died.
 
-    python -m benchmarks.watchers [--nodes 32] [--watchers 2000]
+    python -m benchmarks.watchers [--nodes 8 32] [--watchers 2000]
 
 Every node is a process of its own; the watchers share others, 250 in each, and act through the nodes in turn. A watcher
 has heard when it was told of the change's value, whatever came before. In the end a tenth of the nodes is killed, and
@@ -24,6 +24,7 @@ from typing import Final
 import structlog
 import trio
 
+from benchmarks.network_sizes import take_network_sizes
 from benchmarks.processes import cpu_of_all, idle_share, node_network
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -135,8 +136,14 @@ async def watchers(count: int, resource_id: str, addresses: list[str]) -> AsyncI
             process.wait()
 
 
-async def main(nodes: int, count: int) -> None:
+async def main(sizes: list[int], count: int) -> None:
     """Measures, as the command line says."""
+    for nodes in sizes:
+        await measure(nodes, count)
+
+
+async def measure(nodes: int, count: int) -> None:
+    """Measures with so many watchers of a network of so many nodes."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             node_network(Path(folder), nodes) as network,
@@ -176,7 +183,7 @@ async def main(nodes: int, count: int) -> None:
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--nodes", type=int, default=32)
+    take_network_sizes(parser, 32, least=2)
     parser.add_argument("--watchers", type=int, default=2000)
     parser.add_argument("--be", type=int, metavar="COUNT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
