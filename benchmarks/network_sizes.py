@@ -14,7 +14,7 @@ def take_network_sizes(
     def size(text: str) -> int:
         nodes = int(text)
         if nodes < least:
-            raise argparse.ArgumentTypeError(f"{nodes} are too few: this takes {least} nodes at least")
+            raise argparse.ArgumentTypeError(f"{nodes} are too few, take {least} or more")
         return nodes
 
     help_ = f"{what}, a network for each number; {least} at least [{' '.join(map(str, default))}]"

@@ -47,4 +47,4 @@ def test_too_few_nodes_are_an_error_of_usage(capsys: pytest.CaptureFixture[str])
     take_network_sizes(parser, 8, least=4)
     with pytest.raises(SystemExit):
         parser.parse_args(["--nodes", "8", "3"])
-    assert "4 nodes at least" in capsys.readouterr().err
+    assert "take 4 or more" in capsys.readouterr().err
