@@ -125,7 +125,7 @@ async def measured(folder: Path, count: int, operations: int) -> int:
 async def main() -> None:
     """Measure each network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    take_network_sizes(parser, 64, least=2)
+    take_network_sizes(parser, 64, least=ACK + 1)
     parser.add_argument("--count", type=int, default=20, help="operations per figure [20]")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
