@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from aqua_compat.cli.failures import Failure, not_done, one_line, reasons
 from aqua_compat.cli.keys import named_peer_id
-from aqua_compat.cli.options import config_option, json_option, key_option, network_options
+from aqua_compat.cli.options import json_option, network_options
 from aqua_compat.cli.output import json_line, moment, print_json, print_lines
 from aqua_compat.cli.policy import policy
-from aqua_compat.cli.session import CommandSession, resource_id_of, user_names, warn
-from aqua_compat.cli.through_node import create_through, remove_through
+from aqua_compat.cli.session import CommandSession, warn
+from aqua_compat.cli.through_node import create_through, print_id_through, remove_through
 
 if TYPE_CHECKING:
     from aqua_compat.api.client import AquaClient
@@ -217,22 +216,34 @@ def _pages_through_node(session: CommandSession, owner: str) -> Iterator[tuple[l
 
 @resource.command("id", short_help="Print the id of a resource from its label.")
 @click.argument("label")
-@click.option("--owner", metavar="OWNER", help="Alias or peer id of its owner.  [default: your key's]")
-@key_option("Your key, when --owner isn't given.")
-@config_option
+@click.option("--owner", metavar="OWNER", help="Alias or peer id of its owner, or `me`.  [default: me]")
 @json_option
-def resource_id(label: str, owner: str | None, key: str, config: Path | None, as_json: bool) -> None:
-    """Print the id that the resource LABEL has, whether it exists or not. Needs no network.
+@network_options(acts=True)
+def resource_id(session: CommandSession, label: str, owner: str | None, as_json: bool) -> None:
+    """Print the id that the resource LABEL has, whether it exists or not. Asks no other machine.
 
-    For that of the name web@acme give the label web and --owner acme. `me` is your key, not a node's.
+    For that of the name web@acme give the label web and --owner acme. `me` is whom other commands act as: the node on
+    this machine, or your key where none runs, or with --relay or --key.
     """
-    name = f"{label}@{owner or 'me'}"
-    found = resource_id_of(name, user_names(config, key), key)
     first, _, last = label.rpartition("@")
     if first and owner is None:
         its = f"aqua-registry resource id {shlex.quote(first)} --owner {shlex.quote(last)}"
         click.echo(f"note: {one_line(label)} is taken as a label; for the name: {one_line(its)}", err=True)
+    if not _is_peer_id(owner) and (node := session.node()) is not None:
+        print_id_through(node, label, session.owner_for_node(owner or "me"), as_json=as_json)
+        return
+    name = f"{label}@{owner or 'me'}"
+    found = session.resource_id(name)
     if as_json:
         print_json({"resource_id": found, "name": name})
     else:
         click.echo(found)
+
+
+def _is_peer_id(owner: str | None) -> bool:
+    """Whether an owner is given so that nobody need be asked who it is."""
+    if owner is None:
+        return False
+    from overlay.identity import is_peer_id
+
+    return is_peer_id(owner)

@@ -103,6 +103,12 @@ def create_through(node: NodeSocket, label: str, factor: int | None, *, as_json:
         click.echo(f"note: created {AS_NODE}", err=True)
 
 
+def print_id_through(node: NodeSocket, label: str, owner: str, *, as_json: bool) -> None:
+    """Prints the id of an owner's label, as the node knows the owner: its aliases, and itself as `me`."""
+    answer = node.get("resource-id", label=label, owner=owner, timeout=None)  # asks nobody
+    _told(answer, answer.result["resource_id"], as_json=as_json)
+
+
 def remove_through(node: NodeSocket, resource: str, shown: str, factor: int | None, *, as_json: bool) -> None:
     """Removes a resource that the node owns. `shown`: what it's called in the output, here and below."""
     answer = node.delete("resources", resource, factor=factor or 1)

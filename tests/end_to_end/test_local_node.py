@@ -92,6 +92,15 @@ async def test_commands_act_through_the_node_and_in_its_name(tmp_path: Path) -> 
         assert status.keys() == relayed_status.keys()
         assert f"node     {node.peer_id} (ready)" in (await command("peers", home=tmp_path)).out
 
+        for owner in ((), ("--owner", "me"), ("--owner", node.peer_id)):
+            its_id = await command("resource", "id", "web", *owner, home=tmp_path)
+            assert (its_id.code, its_id.out.strip(), its_id.err) == (0, resource_id, "")
+        named = json.loads((await command("resource", "id", "web", "--json", home=tmp_path)).out)
+        assert named == {"resource_id": resource_id, "name": "web@me"}
+        for as_key in (("-k", "default"), ("--relay", node.address)):
+            key_id = await command("resource", "id", "web", *as_key, home=tmp_path)
+            assert (key_id.code, key_id.out.strip() != resource_id) == (0, True)
+
         wrong = await command("resolve", "web", home=tmp_path)
         assert wrong.code == 2
         assert "'web' is neither a resource id nor a name; a name has an owner" in wrong.err
