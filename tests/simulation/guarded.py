@@ -385,9 +385,17 @@ class Guarded:
                 state.metadata.solution,
             )
             why = why_not_permitted(key.policy, claim, now)
+            if shown is None and any(each.value == value and self._was_perhaps_gone(each) for each in statements):
+                continue  # its host has it alone: the keepers refused it for good, and so the issuer was told
             assert shown == (value if why is None else None), f"{slot} is shown as {shown}, {why}, of {value}"
         are_liars = self.audit.are_liars({issuer for issuer, _ in left})
         assert not left or (lets_in_anybody(key) and are_liars), f"nobody registered {left}"
+
+    def _was_perhaps_gone(self, statement: Statement) -> bool:
+        """Whether it failed, and the resource may have been removed, and not be there again, when it was tried."""
+        return not statement.acknowledged and any(
+            removal.began < statement.began + PATIENCE and statement.began < removal.ended for removal in self.removals
+        )
 
     def _was_removed(self, statement: Statement) -> bool:
         """Whether it was acknowledged before the resource was removed."""
