@@ -13,26 +13,54 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a node cleanly."""
 
 
-_held: Final[list[signal.Signals]] = []
-"""Signals that came before this process could say what they mean to it."""
+class _Held:
+    """Signals that came before this process could say what they mean to it."""
+
+    def __init__(self) -> None:
+        self._came: list[signal.Signals] = []
+        self.is_over = False
+        """Whether they were passed on: from then on nothing is held."""
+
+    def take(self, number: signal.Signals) -> bool:
+        """Holds the first of each, until they are passed on; whether it did."""
+        if self.is_over or number in self._came:
+            return False
+        self._came.append(number)
+        return True
+
+    def pass_on(self) -> None:
+        """Raises them, to whoever takes them by now."""
+        self.is_over = True
+        for number in self._came:
+            signal.raise_signal(number)
+        self._came.clear()
 
 
-def end_cleanly_from_now_on(code: int, *, holds_hangup: bool = False) -> None:
+_held: Final = _Held()
+
+
+def end_cleanly_from_now_on(code: int, *, holds: bool = False) -> None:
     """Has SIGTERM and SIGHUP end this process with an exit code, until something else takes them: while a command still
     loads, the first of them would kill it as if it had crashed.
 
-    `holds_hangup`: SIGHUP is kept for `until_signalled` instead: it may mean that what isn't read yet is to be read
-    again, which must end nothing.
+    `holds`: the first of each is kept for `until_signalled` instead; a second SIGTERM ends the process. SIGHUP may mean
+    that what isn't read yet is to be read again, which must end nothing. And what a signal raises is lost where Python
+    can't pass an exception on, as in what an import has called when a lock is dropped: a node would run on.
     """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - as `signal` calls it
         sys.exit(code)
 
-    def hold(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as above
-        _held.append(signal.Signals(number))
+    def hold(number: int, frame: FrameType | None) -> None:
+        if _held.take(signal.Signals(number)) or number != signal.SIGTERM:
+            return
+        if not _held.is_over:
+            end(number, frame)
+        signal.signal(number, signal.SIG_DFL)  # while it stops: what ended a task alone would be lost again
+        signal.raise_signal(number)
 
     for number in heeded(signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, hold if holds_hangup and number is signal.SIGHUP else end)
+        signal.signal(number, hold if holds else end)
 
 
 def heeded(*signals: signal.Signals) -> list[signal.Signals]:
@@ -79,9 +107,7 @@ async def until_signalled(
 
         with trio.open_signal_receiver(*(signals if outlive else heeded(*signals))) as arriving:
             nursery.start_soon(run)
-            for held in _held:
-                signal.raise_signal(held)
-            _held.clear()
+            _held.pass_on()
             came = signal.Signals(await anext(arriving))
             while outlive is not None and outlive(came):
                 came = signal.Signals(await anext(arriving))

@@ -16,7 +16,7 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 def main() -> None:
     """Run the command line."""
     is_node = "node" in sys.argv[1:2]
-    end_cleanly_from_now_on(0 if is_node else TERMINATED, holds_hangup=is_node)
+    end_cleanly_from_now_on(0 if is_node else TERMINATED, holds=is_node)
     try:
         from aqua_compat.cli.main import main as run  # noqa: PLC0415 - takes some tenths of a second
     except KeyboardInterrupt:
