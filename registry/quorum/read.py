@@ -86,7 +86,7 @@ class Reader:
             ack=ack,
             key_suffices=key_suffices,
             deadline=deadline,
-            written=merged(self._recent_writes.of(key_id), self._seen_of(key_id)),
+            written=merged(self._written_of(key_id), self._seen_of(key_id)),
             drawn=drawn,
             group_of=self._groups.of,
             doubted=frozenset(filter(self._doubts.is_doubted, replicas)),
@@ -100,6 +100,9 @@ class Reader:
         if outcome.resource.key is not None and outcome.resource.key.revision:
             self._seen[key_id] = outcome.resource.key
         return outcome
+
+    def _written_of(self, key_id: str) -> ResourceState:
+        return self._recent_writes.of(key_id, self._clock() + self._replica.settings.clock_skew)
 
     def _seen_of(self, key_id: str) -> ResourceState:
         """The key that was read of a resource before, if it has a policy: an older one of a liar's, or of a replica
@@ -117,7 +120,7 @@ class Reader:
         mine = self._replica.resource_at_hand(key_id) or await self._replica.own(key_id)
         if mine is None or mine.key is None:
             return None
-        written = self._recent_writes.of(key_id)
+        written = self._written_of(key_id)
         mine = mine if written.is_empty() else merged(mine, written)
         seen = self._seen_of(key_id).key
         if mine.key is None or (seen is not None and seen.order() > mine.key.order()):

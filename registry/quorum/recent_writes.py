@@ -5,6 +5,7 @@ A write is successful once some replicas have it; whom a read asks may not have 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import trio
@@ -45,11 +46,13 @@ class RecentWrites:
             del written[next(iter(written))]
         self._written[item.key_id] = written
 
-    def of(self, key_id: str) -> ResourceState:
-        """The merge of what was written of a resource lately."""
+    def of(self, key_id: str, until: float = math.inf) -> ResourceState:
+        """The merge of what was written of a resource lately, but for what says that it was signed after `until`
+        (seconds): while this machine's clock was wrong it took what no other takes."""
         state = ResourceState()
         for _, item in _lately(self._written.get(key_id, {})).values():
-            state = merged(state, item.as_resource())
+            if item.dated() <= until:
+                state = merged(state, item.as_resource())
         return state
 
 

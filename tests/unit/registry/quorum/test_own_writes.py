@@ -107,6 +107,16 @@ async def test_the_last_minute_is_remembered_and_the_winner_of_each_slot(autojum
     assert recent.of(key.id).is_empty()
 
 
+async def test_what_a_wrong_clock_signed_for_the_future_is_no_part_of_what_was_written(autojump_clock) -> None:
+    """As a removal for the day after tomorrow, which only this machine and liars took."""
+    await trio.lowlevel.checkpoint()
+    recent, key = RecentWrites(), a_key()
+    recent.remember(Item(key))
+    recent.remember(Item(a_key_tombstone(issued=NOW + 2 * 86_400)))
+    assert recent.of(key.id, NOW + 2 * 86_400).key is None
+    assert recent.of(key.id, NOW + 30).key == key
+
+
 async def test_what_is_remembered_is_bounded_by_items_and_bytes(autojump_clock) -> None:
     await trio.lowlevel.checkpoint()
     recent = RecentWrites()
