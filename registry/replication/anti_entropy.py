@@ -228,7 +228,7 @@ class AntiEntropy:
                 continue
             at = horizon.stricter(answer.horizon)
             mine = at.fresh(await self._store.resource(key_ids[number]))
-            withheld = mine.withheld(at.certified)
+            withheld = () if _is_ruled_by_theirs(mine, summary) else mine.withheld(at.certified)
             if await digest_in_turns(mine.without(withheld)) != summary.digest:
                 missing = self._acceptable(peer_id, mine, summary, withheld)
                 async for part in in_parts(missing):
@@ -292,6 +292,11 @@ class AntiEntropy:
         self.counters.messages += 2
         self.counters.bytes += size_of(body) + size_of(answer)
         return answer
+
+
+def _is_ruled_by_theirs(mine: ResourceState, summary: Summary) -> bool:
+    """Whether a peer has a greater key than ours: what ours withholds it may permit, and decides itself."""
+    return mine.key is not None and summary.key is not None and mine.key.order() < summary.key.order()
 
 
 def _entries_at(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
 import trio
 
 from registry.model.values import Key, Record
+from registry.permission.policy import Policy
 from registry.protocol.messages import Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.replication import anti_entropy
 from registry.replication.anti_entropy import AntiEntropy
-from registry.replication.messages import COMPARE, MAX_ENTRIES, CompareAnswer, CompareBody, ReplicateBody, Summary
+from registry.replication.messages import (
+    COMPARE,
+    MAX_ENTRIES,
+    CompareAnswer,
+    CompareBody,
+    KeySummary,
+    ReplicateBody,
+    Summary,
+)
 from registry.settings import RegistrySettings
 from registry.storage import Transaction, open_store
 from registry.storage.database import IN_MEMORY
@@ -22,6 +31,8 @@ from tests.unit.registry.builders import NODE, NOW, a_key, a_record
 
 LIAR = "a peer that answers oddly"
 KEYS = [a_key(f"resource {number}") for number in range(8)]
+CLOSED = a_key("closed", policy=Policy(revision=1))
+OPEN = a_key("closed", policy=Policy(revision=17, open=True))
 RECORDS = [a_record(key.id, value="x" * 1000) for key in KEYS]
 
 
@@ -58,16 +69,16 @@ class Kept:
     settings = RegistrySettings()
 
 
-async def compared_by(odd: Odd) -> None:
-    def put(transaction: Transaction, pairs: list[tuple[Key, Record]]) -> None:
+async def compared_by(odd: Odd, pairs: Sequence[tuple[Key, Record]] = tuple(zip(KEYS, RECORDS, strict=True))) -> None:
+    def put(transaction: Transaction) -> None:
         for key, record in pairs:
             transaction.put_key(key, NOW, 0)
             transaction.put_state(record, 0)
 
     async with open_store(IN_MEMORY, inline=True) as store:
-        await store.write(lambda transaction: put(transaction, list(zip(KEYS, RECORDS, strict=True))))
+        await store.write(put)
         comparing = AntiEntropy(cast("Network", odd), store, cast("Replica", Kept()), lambda: NOW + 1)
-        await comparing.with_peer(LIAR, [key.id for key in KEYS], last=True)
+        await comparing.with_peer(LIAR, [key.id for key, _ in pairs], last=True)
 
 
 async def test_who_says_again_and_again_that_it_lacks_a_resource_is_sent_that_once() -> None:
@@ -93,3 +104,15 @@ async def test_of_what_a_peer_lacks_only_so_much_is_read_before_it_is_sent(monke
     assert [item.state for items in odd.taken for item in items] == RECORDS
     assert max(map(len, odd.taken)) <= 3
     assert odd.asked[0] == len(KEYS)
+
+
+@pytest.mark.parametrize("theirs", [None, CLOSED, OPEN], ids=["no key", "the same key", "a greater one"])
+async def test_what_the_policy_here_withholds_is_offered_to_who_has_a_greater_key(theirs: Key | None) -> None:
+    """A host that isn't a keeper kept a record that the closed resource didn't permit, and never heard that it was
+    opened: nobody else had it, and it never offered it again (seed 68 of the simulation)."""
+    told = KeySummary.of(theirs) if theirs is not None else None
+    odd = Odd(lambda request: CompareAnswer(request.horizon, len(request.entries), (Summary(0, True, key=told),)))
+    record = a_record(CLOSED.id)
+    await compared_by(odd, [(CLOSED, record)])
+    offered = [item.state for items in odd.taken for item in items if item.state is not None]
+    assert offered == ([record] if theirs is OPEN else [])
