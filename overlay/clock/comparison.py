@@ -10,6 +10,8 @@ Rules (docs/design.md, Clocks):
 5. What was decided holds as time goes by, measured by the monotonic clock: a jump of the wall clock shows at once.
 6. Too few opinions don't change what was decided, but where the clock jumped since and there aren't enough to ask: it
    may have been set, or the machine may have slept. Unless those few say the same as what was decided.
+7. Where nothing is decided, what was said before a jump of the wall clock says nothing of the time after it: the clock
+   is *unchecked* until peers were asked again.
 
 Pure: times come in, in seconds.
 """
@@ -33,7 +35,7 @@ class Standing(StrEnum):
     """What is known of this machine's clock."""
 
     UNCHECKED = "unchecked"
-    """Nobody has answered yet who should."""
+    """Nobody has answered yet who should, since the start or since the clock jumped."""
     UNKNOWN = "unknown"
     """Too few have an opinion, and they don't say otherwise."""
     SUSPECT = "suspect"
@@ -106,11 +108,13 @@ class ClockComparison:
         self._network_time = 0.0  # less the monotonic time, as far as `_decided` has enough opinions
         self._was_off = False
         self._few = ClockVerdict(Standing.UNCHECKED)
+        self._few_at = 0.0  # the wall clock less the monotonic one, when those few were asked
 
     def verdict(self, wall: float, monotonic: float) -> ClockVerdict:
         """What is known now."""
         if self._decided.count < ENOUGH:
-            return self._few
+            has_jumped = abs(wall - monotonic - self._few_at) > LIMIT  # rule 7
+            return ClockVerdict(Standing.UNCHECKED) if has_jumped else self._few
         ahead = wall - monotonic - self._network_time
         is_off = abs(ahead) > LIMIT + self._decided.uncertainty
         return ClockVerdict(Standing.OFF if is_off else Standing.RIGHT, ahead, self._decided.count)
@@ -135,7 +139,8 @@ class ClockComparison:
                 self._was_off = True
                 return
             self._decided = Counted(0.0, 0.0, 0)
-        if could_tell and not found.count and self._few.standing is Standing.UNCHECKED:
+        if could_tell and not found.count and self.verdict(wall, monotonic).standing is Standing.UNCHECKED:
             return  # nothing came of asking
         is_suspect = abs(found.ahead) > LIMIT + found.uncertainty
+        self._few_at = wall - monotonic
         self._few = ClockVerdict(Standing.SUSPECT if is_suspect else Standing.UNKNOWN, found.ahead, found.count)

@@ -33,6 +33,7 @@ LONGEST_SETTLES: Final = 30.0
 POLL: Final = 2.0  # seconds between two looks at both clocks
 JUMP: Final = 2.0  # seconds
 PATIENCE: Final = 3.0  # seconds that somebody waits for the first comparisons
+PATIENCE_AFTER_JUMP: Final = ASK_TIMEOUT + 1.0  # the same for one after a jump, of which one peer may not answer
 _DECIDED: Final = (Standing.RIGHT, Standing.OFF)
 _UNSETTLED: Final = (Standing.UNCHECKED, Standing.SUSPECT)
 
@@ -73,10 +74,13 @@ class ClockWatch:
         self._random = randomness
         self._comparison = ClockComparison()
         self._due = Wakeup()
+        self._jumped = Wakeup()
+        self._offset: float | None = None  # of the wall clock from the monotonic one, when it was looked at last
         self._changed = Broadcast()
         self._callbacks: list[Callable[[], None]] = []
         self._told = ClockVerdict(Standing.UNCHECKED)
         self._patient_until = math.inf
+        self._asking = trio.CancelScope()  # of the comparison under way, or of the last one
         peers.serve(METHOD, self._tell)
 
     def verdict(self) -> ClockVerdict:
@@ -93,8 +97,11 @@ class ClockWatch:
             self._due.set()
 
     async def settle(self) -> ClockVerdict:
-        """The verdict; just after the start it is waited for a moment, if a first answer differs or none has come."""
-        with trio.move_on_after(PATIENCE):
+        """The verdict; just after the start, or a jump, it is waited for a moment, if a first answer differs or none
+        has come."""
+        self._look_for_jump()
+        now = trio.current_time()
+        with trio.move_on_at(self._patient_until if self._patient_until < math.inf else now + PATIENCE):
             while trio.current_time() < self._patient_until and self.verdict().standing in _UNSETTLED:
                 await self._changed.wait()
         return self.verdict()
@@ -116,7 +123,10 @@ class ClockWatch:
                 with trio.move_on_after(period * (1 - JITTER * self._random.random())):
                     await self._due.wait()
                 if undecided:
-                    await trio.sleep(min(SETTLES * 2**undecided, LONGEST_SETTLES))
+                    with trio.move_on_after(min(SETTLES * 2**undecided, LONGEST_SETTLES)) as settling:
+                        await self._jumped.wait()  # then there is somebody who waits
+                    undecided = undecided if settling.cancelled_caught else 0
+                self._jumped.clear()
                 self._due.clear()
 
     async def _compare(self) -> bool:
@@ -140,13 +150,14 @@ class ClockWatch:
             opinions.append(Opinion(group, asked_at + uncertainty - theirs, uncertainty))
 
         before = self._clock() - trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for peer_id, group in tuple(peers):
-                nursery.start_soon(ask, peer_id, group)
+        with trio.CancelScope() as self._asking:
+            async with trio.open_nursery() as nursery:
+                for peer_id, group in tuple(peers):
+                    nursery.start_soon(ask, peer_id, group)
         wall, monotonic = self._clock(), trio.current_time()
         groups = len({group for _, group in peers})
         could_tell = (len(peers) if groups == 1 else groups) >= ENOUGH
-        if abs(wall - monotonic - before) > JUMP:
+        if self._asking.cancelled_caught or abs(wall - monotonic - before) > JUMP:
             self._due.set()  # the clock was set meanwhile
         else:
             self._comparison.asked(opinions, wall, monotonic, could_tell=could_tell)
@@ -170,15 +181,20 @@ class ClockWatch:
         return found
 
     async def _look_for_jumps(self) -> None:
-        before = self._clock() - trio.current_time()
         while True:
+            self._look_for_jump()
             await trio.sleep(POLL)
-            now = self._clock() - trio.current_time()
-            if abs(now - before) > JUMP:
-                _log.warning("this machine's clock jumped", seconds=round(now - before, 1))
-                self._due.set()
-            before = now
-            self._tell_change()
+
+    def _look_for_jump(self) -> None:
+        now, before = self._clock() - trio.current_time(), self._offset
+        if before is not None and abs(now - before) > JUMP:
+            _log.warning("this machine's clock jumped", seconds=round(now - before, 1))
+            self._patient_until = max(self._patient_until, trio.current_time() + PATIENCE_AFTER_JUMP)
+            self._asking.cancel()  # of those that were asked before it, who doesn't answer would hold up the next
+            self._jumped.set()
+            self._due.set()
+        self._offset = now
+        self._tell_change()
 
     def _tell_change(self) -> None:
         verdict = self.verdict()

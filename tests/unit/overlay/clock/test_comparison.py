@@ -116,6 +116,20 @@ def test_after_a_jump_with_nobody_to_ask_it_isnt_known_whether_the_clock_was_set
     assert comparison.verdict(WALL + DAY, 0.0).standing is Standing.UNKNOWN
 
 
+@pytest.mark.parametrize("ahead", [0.0, 40.0])
+def test_what_too_few_said_before_a_jump_says_nothing_of_the_time_after_it(ahead: float) -> None:
+    comparison = ClockComparison()
+    comparison.asked(opinions(ahead), WALL, 0.0, could_tell=False)
+    said = comparison.verdict(WALL + LIMIT - 0.1, 0.0).standing
+    assert said is (Standing.SUSPECT if ahead else Standing.UNKNOWN)
+    assert comparison.verdict(WALL + 60, 60.0).standing is said, "time went by"
+    assert comparison.verdict(WALL + 2 * DAY, 0.0).standing is Standing.UNCHECKED
+    comparison.asked([], WALL + 2 * DAY, 0.0, could_tell=True)
+    assert comparison.verdict(WALL + 2 * DAY, 0.0).standing is Standing.UNCHECKED, "nothing came of asking"
+    comparison.asked([], WALL + 2 * DAY, 0.0, could_tell=False)
+    assert comparison.verdict(WALL + 2 * DAY, 0.0).standing is Standing.UNKNOWN, "nobody is there to ask"
+
+
 @given(st.floats(-LIMIT, LIMIT), st.integers(1, 2), st.sampled_from((-DAY, 45.0, 2 * DAY)))
 def test_after_a_jump_fewer_than_decide_suffice_to_say_that_all_is_as_it_was_decided(
     ahead: float, count: int, jump: float

@@ -11,7 +11,17 @@ import trio
 from structlog.testing import capture_logs
 
 from overlay.clock.comparison import Standing
-from overlay.clock.watch import ASK_TIMEOUT, ASKED, METHOD, PATIENCE, PERIOD, POLL, ClockWatch
+from overlay.clock.watch import (
+    ASK_TIMEOUT,
+    ASKED,
+    METHOD,
+    PATIENCE,
+    PATIENCE_AFTER_JUMP,
+    PERIOD,
+    POLL,
+    SETTLES,
+    ClockWatch,
+)
 from overlay.errors import NoSuchMethod, Unreachable
 
 START = 1_700_000_000.0
@@ -30,6 +40,7 @@ class PlayedPeers:
         self.joined.set()
         self.is_old = False
         self.skew = 0.0
+        self.silent = ""
         self.handlers: dict[str, Callable[[str, object], Awaitable[object]]] = {}
 
     def clock(self) -> float:
@@ -44,6 +55,9 @@ class PlayedPeers:
     async def call(self, peer_id: str, method: str, body: object, *, timeout: float) -> object:
         assert method == METHOD
         self.asked[peer_id] += 1
+        if peer_id == self.silent:
+            await trio.sleep(timeout)
+            raise Unreachable(peer_id, method)
         await trio.sleep(self.takes)
         if self.is_old:
             raise NoSuchMethod(peer_id, method)
@@ -150,6 +164,55 @@ async def test_nobody_waits_for_long_where_one_peer_alone_differs(autojump_clock
         before = trio.current_time()
         await watch.settle()
         assert trio.current_time() == before
+
+
+async def test_who_is_about_to_sign_after_a_jump_waits_for_answers_where_nothing_was_decided_before(
+    autojump_clock: object,
+) -> None:
+    """The owner was cut off, and the clock set two days ahead just when the others were there again: it removed a
+    resource for the day after tomorrow before it looked at its clock (seed 668 of the simulation)."""
+    peers = PlayedPeers({"a": 0.0})
+    async with watched(peers) as watch:
+        await trio.sleep(1)
+        peers.ahead = dict.fromkeys("abc")
+        watch.note_change()
+        await trio.sleep(200)  # in vain, less and less often
+        assert watch.verdict().standing is Standing.UNKNOWN
+        peers.ahead = dict.fromkeys("abc", 0.0)
+        peers.skew = 2 * DAY
+        before = trio.current_time()
+        assert (await watch.settle()).is_off
+        assert trio.current_time() - before < 0.1
+
+
+async def test_a_jump_while_peers_are_asked_has_them_asked_anew_and_one_that_is_silent_holds_up_nobody(
+    autojump_clock: object,
+) -> None:
+    peers = PlayedPeers({"a": 0.0})
+    async with watched(peers) as watch:
+        await trio.sleep(1)
+        peers.ahead = {**dict.fromkeys("abc", 0.0), "silent": 0.0}
+        peers.silent = "silent"
+        watch.note_change()
+        await trio.sleep(SETTLES * 2 + 0.5)
+        assert peers.asked["silent"] == 1
+        assert watch.verdict().standing is Standing.UNKNOWN, "still asking"
+        peers.skew = 2 * DAY
+        assert (await watch.settle()).is_off
+        assert peers.asked["a"] == 3
+
+
+async def test_after_a_jump_nobody_waits_for_long_for_those_who_dont_answer(autojump_clock: object) -> None:
+    peers = PlayedPeers({"a": 0.0})
+    async with watched(peers) as watch:
+        await trio.sleep(1)
+        peers.ahead = dict.fromkeys("abc")
+        peers.skew = 2 * DAY
+        before = trio.current_time()
+        assert (await watch.settle()).standing is Standing.UNCHECKED
+        assert trio.current_time() - before <= PATIENCE_AFTER_JUMP
+        await watch.settle()
+        assert trio.current_time() - before <= PATIENCE_AFTER_JUMP, "once for a jump"
 
 
 async def test_peers_that_dont_answer_are_asked_again_less_and_less(autojump_clock: object) -> None:
