@@ -27,7 +27,7 @@ import msgspec
 
 from registry.errors import DiskFull, QuotaExceeded
 from registry.model import history
-from registry.replica.collecting import COLLECTED_AT_ONCE, clear_expired, old_until
+from registry.replica.collecting import clear_expired, old_until
 from registry.replica.eviction import Asker, what_gives_way
 from registry.settings import RegistrySettings
 from registry.storage.accounts import Charged
@@ -35,6 +35,7 @@ from registry.storage.transaction import Transaction
 
 MAX_GIVING_WAY: Final = 256  # rows at once
 COLLECTIONS: Final = 8  # of some expired rows, at once; who is refused meanwhile comes again
+FREED_AT_ONCE: Final = 32  # expired rows, each time
 HEAVIEST: Final = 16  # accounts of a weight that are looked at
 
 
@@ -70,7 +71,7 @@ def take_room(
     for _ in range(COLLECTIONS):
         if lacking <= 0 or not (transaction.may_collect and transaction.space.is_collection_due(now)):
             break
-        found = clear_expired(transaction, now, settings, COLLECTED_AT_ONCE, besides=growth.key_id)
+        found = clear_expired(transaction, now, settings, FREED_AT_ONCE, besides=growth.key_id)
         transaction.space.collected(now, found.count_keys + found.count_records + found.count_tombstones)
         lacking = _lacking(transaction, growth, budget)
     # What is freed lies in pages that are used in part: so twice as much as comes, until it shows.

@@ -120,7 +120,7 @@ class AntiEntropy:
             body = RangesBody(epoch, told, packed(ranges), tree.hashes.digest(), (), last)
             answer = await self._ask_ranges(peer_id, body)
             if answer.horizon is None and answer.ranges is None:
-                self.counters.resources += len(tree.key_ids)
+                self.counters.resources += tree.resources
                 differing = [] if answer.same else await self._differing(peer_id, body, tree, answer)
                 if last and answer.same:
                     self._begun.pop(peer_id, None)
@@ -138,8 +138,9 @@ class AntiEntropy:
     async def _differing(self, peer_id: str, body: RangesBody, tree: Tree, answer: RangesAnswer) -> list[str]:
         """The resources that differ, when the roots do; entries of indexes that do are sent."""
         differing = await self._descend(peer_id, body, tree, answer)
-        await self._send_listed(peer_id, [tree.listed[entry] for entry in differing if entry in tree.listed])
-        return [tree.key_ids[entry] for entry in differing if entry in tree.key_ids]
+        named = await self._trees.named(tree, differing)
+        await self._send_listed(peer_id, named.listed)
+        return named.key_ids
 
     async def _send_listed(self, peer_id: str, places: Sequence[tuple[str, str]]) -> None:
         """Sends a peer entries of indexes, by owner and label."""

@@ -9,7 +9,7 @@ whoever chooses what is hashed.) So the tree depends on nothing but the entries.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -43,10 +43,11 @@ EMPTY: Final = sha256(b"leaf").digest()[:DIGEST]
 class HashTree:
     """The tree over entries; digests are computed when they are asked for."""
 
-    def __init__(self, entries: Iterable[bytes]) -> None:
-        """`entries` in any order."""
+    def __init__(self, entries: Iterable[bytes], known: Mapping[Prefix, bytes] | None = None) -> None:
+        """`entries` in any order. `known`: digests of some nodes of this very tree."""
         self._entries = sorted(entries)
-        self._digests: dict[Prefix, bytes] = {}
+        self._digests = dict(known or {})
+        self._known_below = max(map(len, self._digests), default=0)  # steps, above which none was known
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -77,6 +78,11 @@ class HashTree:
         if _is_leaf(prefix, end - start):
             return sha256(b"leaf" + b"".join(self._entries[start:end])).digest()[:DIGEST]
         summary = sha256(b"node")
+        below = [self._digests.get(child, b"") for child in children(prefix)] if len(prefix) < self._known_below else []
+        if below and all(below):  # no need to look for where each begins
+            summary.update(b"".join(below))
+            digest = self._digests[prefix] = summary.digest()[:DIGEST]
+            return digest
         for child in children(prefix):
             after = bisect_left(self._entries, _end_of(child), start, end) if child[-1] < FAN_OUT - 1 else end
             summary.update(self._digest(child, start, after))

@@ -14,6 +14,7 @@ from cachetools import LRUCache, TTLCache
 
 from registry.model.merge import ResourceState
 from registry.model.values import Key, KeyOrTombstone, State, digest_of
+from registry.replication.hash_tree import DIGEST
 
 MAX_PEERS: Final = 256
 MAX_OF_A_PEER: Final = 4096
@@ -62,14 +63,20 @@ class RefusedEntries:
 
     def __init__(self) -> None:
         self._known: TTLCache[tuple[str, bytes], None] = TTLCache(MAX_ENTRIES, REMEMBERED_FOR, timer=trio.current_time)
+        self._peers: TTLCache[str, None] = TTLCache(MAX_ENTRIES, REMEMBERED_FOR, timer=trio.current_time)
 
     def remember(self, peer_id: str, digest: bytes) -> None:
         """The peer won't take an entry with this digest."""
-        self._known[peer_id, digest] = None
+        self._known[peer_id, digest[:DIGEST]] = None
+        self._peers[peer_id] = None
+
+    def has_any(self, peer_id: str) -> bool:
+        """Whether the peer refused anything lately."""
+        return peer_id in self._peers
 
     def knows(self, peer_id: str, digest: bytes) -> bool:
-        """Whether the peer refused an entry lately."""
-        return (peer_id, digest) in self._known
+        """Whether the peer refused an entry lately; the digest as it stands in a tree will do."""
+        return (peer_id, digest[:DIGEST]) in self._known
 
 
 def without(resource: ResourceState, refusals: Mapping[bytes, bytes]) -> ResourceState:

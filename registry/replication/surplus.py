@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Final
 
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.replication.ranges import EVERYWHERE, Range, difference, intersection
-from registry.replication.trees import pages
+from registry.replication.stored_places import next_places, spans_of
 from registry.replication.view import RangeView
 from registry.storage import Store
 
@@ -29,11 +28,11 @@ class Surplus:
         ahead = intersection(elsewhere, (Range(self._after, EVERYWHERE[0].end),))
         key_ids: list[str] = []
         self._after = 0
-        async with aclosing(pages(self._store, ahead, _ALWAYS)) as found:
-            async for page in found:
-                for place in page:
-                    key_ids.append(place.key_id)
-                    if len(key_ids) == SURPLUS_AT_ONCE:
-                        self._after = int.from_bytes(place.position, "big") + 1
-                        return key_ids
+        left = spans_of(ahead)
+        while left:
+            for place in await next_places(self._store, left, _ALWAYS):
+                key_ids.append(place.key_id)
+                if len(key_ids) == SURPLUS_AT_ONCE:
+                    self._after = int.from_bytes(place.position, "big") + 1
+                    return key_ids
         return key_ids

@@ -42,12 +42,14 @@ class StoredState(msgspec.Struct, frozen=True):
 
 
 class Place(NamedTuple):
-    """A resource where it is in the keyspace. `digest` is of all that is stored; `is_alive`: none of it is too old."""
+    """A resource where it is in the keyspace. `digest` is of all that is stored; `is_alive`: none of it is too old.
+    `oldest`: the oldest signature of each kind, as `ExpiryHorizon` has them, where that was asked for too."""
 
     position: bytes
     key_id: str
     digest: bytes
     is_alive: bool
+    oldest: tuple[int, ...] = ()
 
 
 class DamagedRow(NamedTuple):

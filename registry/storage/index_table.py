@@ -25,7 +25,7 @@ _NEVER: Final = 2**63 - 1
 
 class IndexPlace(NamedTuple):
     """A resource in its owner's index, where that is in the keyspace. `digest`: of the whole entry; `is_alive`: none of
-    it is too old."""
+    it is too old; `oldest`: when its key was created and its oldest tombstone issued (seconds)."""
 
     position: bytes
     key_id: str
@@ -33,6 +33,7 @@ class IndexPlace(NamedTuple):
     label: str
     digest: bytes
     is_alive: bool
+    oldest: tuple[int, int]
 
 
 def index_position(owner_peer_id: str) -> bytes:
@@ -47,6 +48,8 @@ class IndexTable:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.damaged: list[tuple[str, str]] = []
+        self.changed: set[str] = set()
+        """Owners of whose indexes something was written or deleted."""
 
     def entry(self, owner_peer_id: str, label: str) -> IndexEntry | None:
         """What is known of one resource."""
@@ -77,6 +80,7 @@ class IndexTable:
 
     def _remove_spoilt(self, owner_peer_id: str, label: str) -> bool:
         """Deletes an entry whose owner or label isn't even text any more; whether it was there."""
+        self.changed.add(owner_peer_id)
         found = self._connection.execute(
             "DELETE FROM listed WHERE CAST(owner_peer_id AS BLOB) = ? AND CAST(label AS BLOB) = ?",
             (bytes_of(owner_peer_id), bytes_of(label)),
@@ -93,6 +97,7 @@ class IndexTable:
     def put(self, entry: IndexEntry, weight: int, victim: int = -1) -> None:
         """Stores an entry over whatever is there. `weight`: the owner's; `victim`: when the key was created (seconds)
         that it ends here, -1 for none: the latest one is remembered."""
+        self.changed.add(entry.owner_peer_id)
         body = cbor2.dumps([encode(value) for value in entry.values()], canonical=True)
         self._connection.execute(
             "INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -117,6 +122,7 @@ class IndexTable:
 
     def remove(self, owner_peer_id: str, label: str) -> None:
         """Deletes one entry."""
+        self.changed.add(owner_peer_id)
         self._connection.execute("DELETE FROM listed WHERE owner_peer_id = ? AND label = ?", (owner_peer_id, label))
 
     def count(self, owner_peer_id: str) -> int:
@@ -163,16 +169,17 @@ class IndexTable:
         order of position and id; of those at `first` the ones whose ids follow `after`. Alive is what was signed after
         these times (seconds)."""
         rows = self._connection.execute(
-            "SELECT position, key_id, owner_peer_id, label, CAST(digest AS BLOB), created > ? AND removed > ?"
+            "SELECT position, key_id, owner_peer_id, label, CAST(digest AS BLOB), created > ? AND removed > ?,"
+            " CAST(created AS INTEGER), CAST(removed AS INTEGER)"
             " FROM listed WHERE (position, key_id) > (?, ?) AND position <= ? ORDER BY position, key_id",
             (_bounded(created_until), _bounded(removed_until), first, after, last),
         )
         return list(islice(self._places_in(rows), count))
 
     def _places_in(self, rows: Iterable[Sequence[Any]]) -> Iterator[IndexPlace]:
-        for position, key_id, owner, label, digest, is_alive in rows:
+        for position, key_id, owner, label, digest, is_alive, created, removed in rows:
             if all(map(is_text, (key_id, owner, label))):
-                yield IndexPlace(position, key_id, owner, label, digest, bool(is_alive))
+                yield IndexPlace(position, key_id, owner, label, digest, bool(is_alive), (created, removed))
             else:
                 self.damaged.append((owner, label))
 

@@ -14,7 +14,9 @@ from registry.storage.digests import NEVER, position_bytes
 
 _PLACES_IN = """
     SELECT positions.position, key_id, CAST(digest AS BLOB),
-        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?
+        hosted > ? AND issued > ? AND ended > ? AND owned > ? AND removed > ? AND certified > ?,
+        CAST(hosted AS INTEGER), CAST(issued AS INTEGER), CAST(ended AS INTEGER), CAST(owned AS INTEGER),
+        CAST(removed AS INTEGER), CAST(certified AS INTEGER)
     FROM positions CROSS JOIN resources USING (key_id)
     WHERE (positions.position, positions.key_id) > (?, ?) AND positions.position <= ?
     ORDER BY positions.position, positions.key_id LIMIT ?
@@ -39,7 +41,10 @@ class Positions:
         """The first `count` resources whose positions are `first` to `last` (32 bytes, both included), in order of
         position and id; of those at `first` the ones whose ids follow `after`."""
         rows = self._connection.execute(_PLACES_IN, (*_times(horizon), first, after, last, count))
-        return [Place(position, key_id, digest, bool(alive)) for position, key_id, digest, alive in rows]
+        return [
+            Place(position, key_id, digest, bool(alive), tuple(oldest))
+            for position, key_id, digest, alive, *oldest in rows
+        ]
 
     def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> list[Place]:
         """These resources, as far as anything of them is here."""

@@ -67,6 +67,7 @@ class Store:
         self._cache = ResourceCache()
         self._digests = DigestCache()
         self._callbacks: list[Callable[[Mapping[str, Change]], None]] = []
+        self._listed_callbacks: list[Callable[[Collection[str]], None]] = []
         self._room_callbacks: list[Callable[[], None]] = []
         self._damage_callbacks: list[Callable[[Collection[str]], None]] = []
         self._told_full = False
@@ -81,6 +82,11 @@ class Store:
     def on_commit(self, callback: Callable[[Mapping[str, Change]], None]) -> None:
         """Has `callback` called, synchronously, with what each write changed, by key id, once that is on disk."""
         self._callbacks.append(callback)
+
+    def on_listed(self, callback: Callable[[Collection[str]], None]) -> None:
+        """Has `callback` called, synchronously, with the owners in whose indexes a write changed something, once that
+        is on disk; spoilt names of owners, too, where a disk changed them."""
+        self._listed_callbacks.append(callback)
 
     def on_damage(self, callback: Callable[[Collection[str]], None]) -> None:
         """Has `callback` called with the resources of which damaged rows were dropped, once that is on disk."""
@@ -239,22 +245,29 @@ class Store:
                     write.outcome = outcome.Error(StorageError(f"the disk refused a write to {self._path}: {error}"))
             else:
                 for transaction in transactions:
-                    for key_id, change in transaction.changes.items():
-                        self._cache.apply(key_id, change)
-                        self._digests.forget(key_id)
-                    if transaction.changes:
-                        for callback in self._callbacks:
-                            callback(transaction.changes)
-                    for event in transaction.events:
-                        _log_event(event)
-                    self._drop(transaction.damaged)
-                    if transaction.dropped_as_damaged:
-                        self._tell_damage(transaction.dropped_as_damaged)
+                    self._tell(transaction)
                 self.commits += 1
                 self.writes += len(batch)
                 self._tell_space()
         for write in batch:
             write.done.set()
+
+    def _tell(self, transaction: Transaction) -> None:
+        """Has everybody know what a write changed, once it is on disk."""
+        for key_id, change in transaction.changes.items():
+            self._cache.apply(key_id, change)
+            self._digests.forget(key_id)
+        if transaction.changes:
+            for callback in self._callbacks:
+                callback(transaction.changes)
+        if transaction.index.changed:
+            for told in self._listed_callbacks:
+                told(transaction.index.changed)
+        for event in transaction.events:
+            _log_event(event)
+        self._drop(transaction.damaged)
+        if transaction.dropped_as_damaged:
+            self._tell_damage(transaction.dropped_as_damaged)
 
     def _commit_on_disk(self, batch: list[_Write], may_collect: bool) -> list[Transaction]:
         self._connection.execute("BEGIN IMMEDIATE")

@@ -29,10 +29,15 @@ class LastRead:
     def __init__(self, scope: trio.CancelScope) -> None:
         self._scope = scope
 
+    def on_commit(self, _: object) -> None:
+        """Nothing is written."""
+
+    on_listed = on_commit
+
     async def read(self, _: object) -> list[Place]:
         await trio.lowlevel.checkpoint()
         self._scope.cancel()
-        return [Place(bytes(32), "resource", bytes(32), True)]
+        return [Place(bytes(32), "resource", bytes(32), True, (0,) * 6)]
 
 
 async def test_who_is_cancelled_while_building_leaves_nothing_to_the_garbage_collector() -> None:
@@ -81,6 +86,6 @@ async def test_an_entry_of_an_index_that_a_disk_spoilt_is_dropped_and_ends_no_co
             )
         for _ in range(2):
             tree = await trees.build("peer", EVERYWHERE, ExpiryHorizon(-1, -1, -1, -1, -1))
-            assert [label for _, label in tree.listed.values()] == ["sound"]
+            assert [label for _, label in (await trees.named(tree, tree.hashes.entries())).listed] == ["sound"]
             await store.write(lambda _: None)  # after what was found damaged was dropped
         assert store.damaged == 1
