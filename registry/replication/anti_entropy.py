@@ -7,7 +7,7 @@ the same way. Entries of owners' indexes that differ are small, and sent at once
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from registry.model.delta import delta
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.merge import ResourceState
 from registry.model.owner_index import IndexEntry
-from registry.model.values import Slot
+from registry.model.values import Slot, digest_of
 from registry.protocol.index_messages import ENTER, EnterBody
 from registry.protocol.messages import MAX_ITEMS, MAX_PAGE, Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Clock, Network
@@ -194,9 +194,10 @@ class AntiEntropy:
         unwanted: list[str] = []
         while left:
             batch = left[:MAX_ENTRIES]
-            items, compared = await self._missing(peer_id, batch, unwanted)
+            rulings: dict[str, bytes] = {}
+            items, compared = await self._missing(peer_id, batch, unwanted, rulings)
             del left[:compared]
-            await self._send(peer_id, items, last=last and not left)
+            await self._send(peer_id, items, rulings, last=last and not left)
         if last and not key_ids:
             await self._tell_end(peer_id)
         return unwanted
@@ -205,10 +206,16 @@ class AntiEntropy:
         """Tells a peer that this is all, with nothing more to send. Where nothing was compared either, those nearest to
         the peer tell it: it only waits for two words to count as caught up."""
         if peer_id in self._begun or self.view.rank_near(peer_id) < TOLD_BY:
-            await self._send(peer_id, [], last=True)
+            await self._send(peer_id, [], {}, last=True)
 
-    async def _missing(self, peer_id: str, key_ids: Sequence[str], unwanted: list[str]) -> tuple[list[Item], int]:
-        """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared."""
+    async def _missing(
+        self, peer_id: str, key_ids: Sequence[str], unwanted: list[str], rulings: dict[str, bytes]
+    ) -> tuple[list[Item], int]:
+        """Asks a peer what it has of the first of these; returns what it lacks, and how many were compared.
+
+        `unwanted` gets those that it isn't responsible for, `rulings` the digests of the keys by whose policies the
+        peer takes what it lacks.
+        """
         now = int(self._clock())
         horizon = ExpiryHorizon.at(now, self._replica.settings)
         digests = await self._store.digests(key_ids, horizon)
@@ -229,9 +236,12 @@ class AntiEntropy:
                 continue
             at = horizon.stricter(answer.horizon)
             mine = at.fresh(await self._store.resource(key_ids[number]))
-            withheld = () if _is_ruled_by_theirs(mine, summary) else mine.withheld(at.certified)
+            rules_there = mine.key is not None and summary.key is not None and mine.key.order() < summary.key.order()
+            # What an older key here withholds, the peer's own may permit.
+            withheld = () if rules_there else mine.withheld(at.certified)
             if await digest_in_turns(mine.without(withheld)) != summary.digest:
-                missing = self._acceptable(peer_id, mine, summary, withheld)
+                ruling = rulings[key_ids[number]] = _ruling(mine, summary)
+                missing = self._acceptable(peer_id, mine, summary, withheld, ruling)
                 async for part in in_parts(missing):
                     size += sum(item.size() for item in part)
                 items += missing
@@ -240,12 +250,12 @@ class AntiEntropy:
         return items, compared
 
     def _acceptable(
-        self, peer_id: str, mine: ResourceState, summary: Summary, withheld: Collection[Slot]
+        self, peer_id: str, mine: ResourceState, summary: Summary, withheld: Collection[Slot], ruling: bytes
     ) -> list[Item]:
-        """What the peer lacks of a resource and didn't refuse lately."""
+        """What the peer lacks of a resource and didn't refuse lately, by the policy of the key that rules there."""
         missing = [Item(*write) for write in delta(mine, summary.orders(), withheld)]
         wanted = [
-            item for item in missing if not self.refusals.knows(peer_id, item.state or item.key_or_tombstone, mine.key)
+            item for item in missing if not self.refusals.knows(peer_id, item.state or item.key_or_tombstone, ruling)
         ]
         if mine.key is not None:
             if summary.key is not None:
@@ -254,7 +264,7 @@ class AntiEntropy:
                 self.refusals.remember(peer_id, mine.key.id, mine.key)
         return wanted
 
-    async def _send(self, peer_id: str, items: Sequence[Item], *, last: bool) -> None:
+    async def _send(self, peer_id: str, items: Sequence[Item], rulings: Mapping[str, bytes], *, last: bool) -> None:
         start = 0
         while start < len(items) or (last and start == 0 and not items):
             end, size = start, 0
@@ -270,7 +280,7 @@ class AntiEntropy:
                 self._begun.pop(peer_id, None)
             for item, error in zip(batch, errors, strict=False):
                 if error and not (error.kind.is_temporary or error.code == Code.NOT_RESPONSIBLE):
-                    under = item.key_or_tombstone if error.known_code.is_by_policy else None
+                    under = rulings[item.key_id] if error.known_code.is_by_policy else b""
                     self.refusals.remember(peer_id, item.key_id, item.state or item.key_or_tombstone, under)
                 if error:
                     _log.debug(
@@ -295,9 +305,11 @@ class AntiEntropy:
         return answer
 
 
-def _is_ruled_by_theirs(mine: ResourceState, summary: Summary) -> bool:
-    """Whether a peer has a greater key than ours: what ours withholds it may permit, and decides itself."""
-    return mine.key is not None and summary.key is not None and mine.key.order() < summary.key.order()
+def _ruling(mine: ResourceState, summary: Summary) -> bytes:
+    """The digest of the key by whose policy a peer decides once it has ours: of the greater one; empty for none."""
+    if summary.key is not None and (mine.key is None or mine.key.order() < summary.key.order()):
+        return summary.key.digest
+    return digest_of(mine.key) if mine.key is not None else b""
 
 
 def _entries_at(

@@ -13,7 +13,7 @@ import trio
 from cachetools import LRUCache, TTLCache
 
 from registry.model.merge import ResourceState
-from registry.model.values import Key, KeyOrTombstone, State, digest_of
+from registry.model.values import KeyOrTombstone, State, digest_of
 from registry.replication.hash_tree import DIGEST
 
 MAX_PEERS: Final = 256
@@ -31,24 +31,23 @@ class Refusals:
     def __len__(self) -> int:
         return sum(len(refused) for refused in self._of.values())
 
-    def remember(
-        self, peer_id: str, key_id: str, value: KeyOrTombstone | State, under: KeyOrTombstone | None = None
-    ) -> None:
-        """The peer won't take a value of this resource; `under` this key, by whose policy, if it was for that."""
+    def remember(self, peer_id: str, key_id: str, value: KeyOrTombstone | State, under: bytes = b"") -> None:
+        """The peer won't take a value of this resource. `under`: the digest of the key by whose policy, if it was for
+        that: of its own, where that is greater than ours."""
         refused = self._of.get(peer_id)
         if refused is None:
             refused = self._of[peer_id] = TTLCache(MAX_OF_A_PEER, REMEMBERED_FOR, timer=trio.current_time)
-        refused[digest_of(value)] = key_id, digest_of(under) if under is not None else b""
+        refused[digest_of(value)] = key_id, under
 
     def forget(self, peer_id: str, value: KeyOrTombstone | State) -> None:
         """The peer has it after all."""
         if peer_id in self._of:
             self._of[peer_id].pop(digest_of(value), None)
 
-    def knows(self, peer_id: str, value: KeyOrTombstone | State, key: Key | None = None) -> bool:
-        """Whether the peer refused a value lately; `key`: what the resource has now."""
+    def knows(self, peer_id: str, value: KeyOrTombstone | State, ruling: bytes = b"") -> bool:
+        """Whether the peer refused a value lately; `ruling`: the digest of the key by whose policy it decides now."""
         _, under = self._of[peer_id].get(digest_of(value), ("", None)) if peer_id in self._of else ("", None)
-        return under == b"" or (under is not None and key is not None and under == digest_of(key))
+        return under in (b"", ruling)
 
     def of(self, peer_id: str) -> Mapping[str, Mapping[bytes, bytes]]:
         """The digests of what a peer refused, per resource, each with that of the key by whose policy, or empty."""

@@ -8,8 +8,10 @@ from typing import cast
 import pytest
 import trio
 
-from registry.model.values import Key, Record
+from registry.codes import Code
+from registry.model.values import Key, KeyTombstone, Record
 from registry.permission.policy import Policy
+from registry.protocol.error_info import ErrorInfo
 from registry.protocol.messages import Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
@@ -27,7 +29,7 @@ from registry.replication.messages import (
 from registry.settings import RegistrySettings
 from registry.storage import Transaction, open_store
 from registry.storage.database import IN_MEMORY
-from tests.unit.registry.builders import NODE, NOW, a_key, a_record
+from tests.unit.registry.builders import NODE, NOW, a_key, a_key_tombstone, a_record
 
 LIAR = "a peer that answers oddly"
 KEYS = [a_key(f"resource {number}") for number in range(8)]
@@ -45,6 +47,7 @@ class Odd:
         self._answers = answers
         self.asked: list[int] = []
         self.taken: list[list[Item]] = []
+        self.refuses: ErrorInfo | None = None
 
     def serve(self, *_: object) -> None:
         """Nobody asks this node."""
@@ -60,7 +63,7 @@ class Odd:
             return build(self._answers(request))
         items = PutBody(parse(body, ReplicateBody).items).decoded()
         self.taken.append([item for item in items if isinstance(item, Item)])
-        return build(PutAnswer((None,) * len(items)))
+        return build(PutAnswer((self.refuses,) * len(items)))
 
 
 class Kept:
@@ -69,16 +72,25 @@ class Kept:
     settings = RegistrySettings()
 
 
-async def compared_by(odd: Odd, pairs: Sequence[tuple[Key, Record]] = tuple(zip(KEYS, RECORDS, strict=True))) -> None:
+async def compared_by(
+    odd: Odd,
+    pairs: Sequence[tuple[Key | KeyTombstone, Record]] = tuple(zip(KEYS, RECORDS, strict=True)),
+    *,
+    times: int = 1,
+) -> None:
     def put(transaction: Transaction) -> None:
         for key, record in pairs:
-            transaction.put_key(key, NOW, 0)
+            if isinstance(key, Key):
+                transaction.put_key(key, NOW, 0)
+            else:
+                transaction.put_key_tombstones((key,))
             transaction.put_state(record, 0)
 
     async with open_store(IN_MEMORY, inline=True) as store:
         await store.write(put)
         comparing = AntiEntropy(cast("Network", odd), store, cast("Replica", Kept()), lambda: NOW + 1)
-        await comparing.with_peer(LIAR, [key.id for key, _ in pairs], last=True)
+        for _ in range(times):
+            await comparing.with_peer(LIAR, [record.slot.key_id for _, record in pairs], last=True)
 
 
 async def test_who_says_again_and_again_that_it_lacks_a_resource_is_sent_that_once() -> None:
@@ -116,3 +128,22 @@ async def test_what_the_policy_here_withholds_is_offered_to_who_has_a_greater_ke
     await compared_by(odd, [(CLOSED, record)])
     offered = [item.state for items in odd.taken for item in items if item.state is not None]
     assert offered == ([record] if theirs is OPEN else [])
+
+
+@pytest.mark.parametrize("mine", [a_key_tombstone("closed", revision=17), CLOSED], ids=["a tombstone", "an older key"])
+async def test_what_the_policy_of_a_peer_refused_is_offered_again_once_that_is_another(
+    mine: Key | KeyTombstone,
+) -> None:
+    """Seed 990 of the simulation: a host that knew the removal alone offered its record at each comparison."""
+    theirs = [a_key("closed", policy=Policy(revision=18 + each)) for each in range(2)]
+    told = [theirs[0], theirs[0], theirs[1], theirs[1]]
+    odd = Odd(
+        lambda request: CompareAnswer(
+            request.horizon, len(request.entries), (Summary(0, True, key=KeySummary.of(told.pop(0))),)
+        )
+    )
+    odd.refuses = ErrorInfo(Code.CERTIFICATE_ROOT, "the policy names others")
+    record = a_record(CLOSED.id, issued=NOW + 1)
+    await compared_by(odd, [(mine, record)], times=len(told))
+    offered = [item.state for items in odd.taken for item in items if item.state is not None]
+    assert offered == [record, record]
