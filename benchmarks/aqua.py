@@ -5,6 +5,11 @@
 One JS client, its relay, and the other nodes; all share this machine's cores, the client too, so that many calls in
 flight wait for each other. The reference is the same function called natively by a light client of the same network in
 the same run. `aim` tells what a figure was meant to be.
+
+Below the times of an operation stand the calls, bytes and CPU of all nodes for each, with what it leaves to the
+background and without what they take when idle; what the JS client takes isn't among them, and the calls and bytes are
+those between nodes and to native clients, not what travels as particles. Where others work at the same time there
+are none: they would be those of all together.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import trio
 from aqua_compat import AquaClient, connect
 from aqua_compat.particles.engine.installation import install
 from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import BACKGROUND, Costs, Observed, observed
 from benchmarks.processes import cpu_seconds, resident_megabytes
 from benchmarks.timing import Timing, timed
 from tests.aqua.js_peer import CallFailed, JsPeer, JsProcess
@@ -43,11 +49,21 @@ CLIENTS = 8
 RATE_AIM = 20  # calls a second of all of them, on six nodes
 
 
-def report(what: str, timing: Timing, *, aim: float | None = None, reference: Timing | None = None) -> None:
-    """Prints one measurement, with what is aimed at and how many times a native operation it takes."""
+def report(
+    what: str,
+    timing: Timing,
+    costs: Costs | None = None,
+    *,
+    aim: float | None = None,
+    reference: Timing | None = None,
+) -> None:
+    """Prints one measurement, with what is aimed at, how many times a native operation it takes, and what it cost all
+    nodes."""
     beside = f"  aim: p50 < {aim:.0f} ms" if aim else ""
     beside += f"  {timing.p50 / reference.p50:.1f} x native" if reference else ""
     print(f"{what:38} {timing}{beside}", flush=True)
+    if costs is not None:
+        print(f"{'':38} {costs}", flush=True)
 
 
 def interpreter_steps(js: Tools, folder: Path) -> None:
@@ -178,28 +194,41 @@ class Operations:
         return True
 
 
-async def operations(made: Operations, network: AquaNetwork, count: int, process: JsProcess) -> None:
+async def operations(
+    made: Operations, network: AquaNetwork, all_nodes: Observed, count: int, process: JsProcess
+) -> None:
     """Measures each operation by script and by the Python API, and prints both."""
     await timed(made.create_native, count, 4)
-    create = await timed(made.create_native, count, 1)
-    register = await timed(made.register_native, count, 1)
-    resolve = await timed(made.resolve_native, count, 1)
-    for name, timing in (("createResource", create), ("registerService", register), ("resolveResource", resolve)):
-        report(f"reference: native {name}", timing)
-    report("round trip to the relay, 1 in flight", await timed(made.round_trip, count * 2, 1), aim=ROUND_TRIP_AIM)
-    report("round trip to the relay, 20 in flight", await timed(made.round_trip, count * 5, 20))
+    await trio.sleep(BACKGROUND)  # what goes on there isn't what is measured next
+    native = [
+        await all_nodes.figures(call, count) for call in (made.create_native, made.register_native, made.resolve_native)
+    ]
+    for name, figures in zip(("createResource", "registerService", "resolveResource"), native, strict=True):
+        report(f"reference: native {name}", *figures)
+    create, register, resolve = (figures.timing for figures in native)
+    report(
+        "round trip to the relay, 1 in flight",
+        *await all_nodes.figures(made.round_trip, count * 2),
+        aim=ROUND_TRIP_AIM,
+    )
+    report("round trip to the relay, 20 in flight", *await all_nodes.figures(made.round_trip, count * 5, 20))
     for in_flight in (1, 20):
         number = count if in_flight == 1 else count * 2
         beside = f"{in_flight} in flight"
-        timing = await timed(made.create, number, in_flight)
-        report(f"createResource, {beside}", timing, aim=CREATE_AIM if in_flight == 1 else None, reference=create)
-        timing = await timed(made.register, number, in_flight)
-        report(f"registerService, {beside}", timing, reference=register)
-        timing = await timed(made.resolve, number, in_flight)
-        report(f"resolveResource, {beside}", timing, reference=resolve)
+        created = await all_nodes.figures(made.create, number, in_flight)
+        report(f"createResource, {beside}", *created, aim=CREATE_AIM if in_flight == 1 else None, reference=create)
+        report(
+            f"registerService, {beside}",
+            *await all_nodes.figures(made.register, number, in_flight),
+            reference=register,
+        )
+        report(
+            f"resolveResource, {beside}",
+            *await all_nodes.figures(made.resolve, number, in_flight),
+            reference=resolve,
+        )
     await cpu(made, network, count, process)
-    many = await timed(made.create, 50, 50)
-    report("createResource, 50 at once", many)
+    report("createResource, 50 at once", *await all_nodes.figures(made.create, 50, 50))
     for failure in made.failures[:5]:
         print(f"  failed: {failure}")
 
@@ -391,7 +420,8 @@ async def measure(nodes: int, count: int, seconds: float, *, clients_only: bool)
                 made = Operations(peer, native, ttl=20)
                 await timed(made.create, 20, 1)  # warm
                 await actors(network, made, neighbour)
-                await operations(made, network, count, process)
+                async with observed(network.nodes) as askers:
+                    await operations(made, network, await askers.knowing_idle(), count, process)
                 await meanwhile(made, neighbour, count)
             async with connect(network.nodes[1].address) as native:
                 await clients(js, network, native, seconds)

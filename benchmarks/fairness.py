@@ -5,6 +5,10 @@
 The nodes are processes of their own, and so is the greedy client, which keeps its calls in flight all the time. The
 modest one, in this process, makes one call at a time, in rounds: one alone, one beside the other, which is stopped
 meanwhile. The figures are of the fastest rounds: whatever else the machine does only slows down.
+
+Calls, bytes and CPU of all nodes per call of the modest one are printed once for each operation, before there is a
+greedy client, with what a call leaves to the background and without what the nodes take when idle. Beside the greedy
+one they would be mostly the costs of its calls, whose number isn't known here.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import structlog
 import trio
 
 from benchmarks.network_sizes import take_network_sizes
+from benchmarks.observed import BACKGROUND, observed
 from benchmarks.processes import node_network
 from benchmarks.timing import Call, Timing, timed
 from overlay.identity import Identity
@@ -34,6 +39,7 @@ from registry.client.registry import Registry
 LABEL: Final = "beside a greedy client"
 OPERATIONS: Final = ("resolve", "create")
 WARM_UP: Final = 50  # calls
+COSTED: Final = 300  # calls, whose CPU can be told from that of idle nodes
 AIM: Final = 3.0  # times the p99 may be
 SETTLED: Final = 0.3  # seconds for what is under way, when the greedy client is stopped or goes on
 
@@ -93,14 +99,21 @@ async def measure(nodes: int, in_flight: int, count: int, rounds: int) -> None:
     """Measures on one node of so many."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            node_network(Path(folder), nodes) as [node, *_],
-            open_light_client(Identity.generate(), [node.address]) as client,
+            node_network(Path(folder), nodes) as network,
+            open_light_client(Identity.generate(), [network[0].address]) as client,
         ):
-            registry = client.registry
+            node, registry = network[0], client.registry
             created = await registry.create_resource(LABEL)
             assert created.resource_id is not None, created.errors
             resource_id = created.resource_id
             await registry.register_service(resource_id, "value", registry.identity.peer_id, None)
+            async with observed(network) as askers:
+                all_nodes = await askers.knowing_idle()
+                for operation in OPERATIONS:
+                    call = calls(registry, resource_id, operation)
+                    await timed(call, WARM_UP, 1)
+                    await trio.sleep(BACKGROUND)  # what goes on there isn't what is measured next
+                    print(f"{operation:8} before any other {await all_nodes.figures(call, COSTED)}", flush=True)
             for operation in OPERATIONS:
                 call = calls(registry, resource_id, operation)
                 await timed(call, WARM_UP, 1)

@@ -6,6 +6,10 @@ It ends with the lookups of all nodes that a deadline cut short, which are to be
 
 Needs root, for network namespaces (`benchmarks.wide_area`). The client is a light client on the host of the second
 node; what it reads was written through another. *Cold*: a resource that its node has never heard of.
+
+Calls, bytes and CPU are those of all nodes per operation, without what they take when idle; the switch's and the
+client's own don't count. What an operation leaves to the background counts with it, seconds that no time contains.
+What is read cold was written just before, so that what that left to the background counts with its reads.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
 from benchmarks.network_sizes import take_network_sizes
-from benchmarks.timing import timed
+from benchmarks.observed import Costs, Observed, observed
+from benchmarks.processes import NodeOfAnother
 from benchmarks.wide_area import Host, wide_area
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -34,6 +39,7 @@ from registry.client.registry import Registry
 
 PORT = 4001
 SETTLE = 10.0
+LINKED_WITHIN = 30.0  # seconds, for a client of a node
 AIMS = {
     "create, cold": 0.9,
     "register, cold": 1.0,
@@ -67,12 +73,13 @@ async def measured(count: int, operations: int, round_trip: float, loss: float) 
                 )
                 await trio.sleep(SETTLE)
                 command = [sys.executable, "-m", "benchmarks.far_apart", "--count", str(operations), "--on-host"]
-                addresses = [node.address for node in nodes]
-                done = await trio.run_process(hosts[1].command([*command, *addresses]), capture_stdout=True)
+                there = [f"{node.process_id}:{node.address}" for node in nodes]
+                done = await trio.run_process(hosts[1].command([*command, *there]), capture_stdout=True)
                 told = json.loads(done.stdout)
-                for figure, (p50, p99, failed) in told["figures"].items():
+                for figure, (p50, p99, failed, costs) in told["figures"].items():
                     lost = f"  {failed} FAILED" if failed else ""
-                    print(f"  {figure:22} p50 {p50:6.3f} s  p99 {p99:6.3f} s  (aim {AIMS[figure]:g} s){lost}")
+                    times = f"p50 {p50:6.3f} s  p99 {p99:6.3f} s  (aim {f'{AIMS[figure]:g} s)':7}"
+                    print(f"  {figure:20} {times} {Costs(*costs)}{lost}")
                 print(
                     f"  {told['lookups']} lookups since the start, {told['cut_short']} cut short by a deadline  (aim 0)"
                 )
@@ -91,26 +98,30 @@ async def _joined(node: NodeProcess, host: Host, bootstrap: str) -> float:
     return time.monotonic() - began
 
 
-async def on_host(addresses: list[str], count: int) -> dict[str, object]:
+def _node(text: str) -> NodeOfAnother:
+    process_id, _, address = text.partition(":")
+    return NodeOfAnother(int(process_id), address)
+
+
+async def on_host(nodes: list[NodeOfAnother], count: int) -> dict[str, object]:
     """Operations through the second node; what is read cold is written through the last. And the lookups of all."""
     identity, writer = Identity.generate(), Identity.generate()
-    async with AsyncExitStack() as stack:
-        here = (await stack.enter_async_context(open_light_client(identity, [addresses[1]]))).registry
-        there = (await stack.enter_async_context(open_light_client(writer, [addresses[-1]]))).registry
-        figures = await _operations(here, identity.peer_id, there, writer.peer_id, count)
-    lookups = cut_short = 0
-    for address in addresses:
-        async with open_light_client(Identity.generate(), [address]) as asker:
-            overlay = (await asker.registry.status()).overlay
-        assert overlay is not None
-        lookups += overlay.lookups
-        cut_short += overlay.lookups_cut_short
+    async with observed(nodes, LINKED_WITHIN) as askers:
+        async with AsyncExitStack() as stack:
+            here = (await stack.enter_async_context(open_light_client(identity, [nodes[1].address]))).registry
+            there = (await stack.enter_async_context(open_light_client(writer, [nodes[-1].address]))).registry
+            network = await askers.knowing_idle()
+            figures = await _operations(network, here, identity.peer_id, there, writer.peer_id, count)
+        overlays = [(await asker.status()).overlay for asker in askers.askers]
+    lookups = sum(overlay.lookups for overlay in overlays if overlay is not None)
+    cut_short = sum(overlay.lookups_cut_short for overlay in overlays if overlay is not None)
     return {"figures": figures, "lookups": lookups, "cut_short": cut_short}
 
 
 async def _operations(
-    here: Registry, me: str, there: Registry, them: str, count: int
-) -> dict[str, tuple[float, float, int]]:
+    network: Observed, here: Registry, me: str, there: Registry, them: str, count: int
+) -> dict[str, tuple[float, float, int, Costs]]:
+    """Seconds, failures and costs of each."""
     ids: list[str] = []
     foreign: list[str] = []
     for number in range(count):
@@ -134,12 +145,12 @@ async def _operations(
     async def resolve_own(number: int) -> bool:
         return (await here.resolve_resource(ids[number], 1)).records is not None
 
-    found: dict[str, tuple[float, float, int]] = {}
+    found: dict[str, tuple[float, float, int, Costs]] = {}
 
     async def measure(name: str, call: Callable[[int], Awaitable[bool]]) -> None:
-        timing = await timed(call, count, 1)
+        timing, costs = await network.figures(call, count)
         p50, p99 = (math.nan if value is None else value / 1000 for value in (timing.p50, timing.p99))
-        found[name] = p50, p99, timing.failed
+        found[name] = p50, p99, timing.failed, costs
 
     await measure("resolve, cold", resolve)
     await measure("resolve again, warm", resolve)
@@ -158,7 +169,7 @@ async def main() -> None:
     parser.add_argument("--round-trip", type=float, default=0.1, help="seconds")
     parser.add_argument("--loss", type=float, default=0.01, help="share of the packets")
     parser.add_argument("--count", type=int, default=20, help="operations per figure")
-    parser.add_argument("--on-host", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--on-host", nargs="+", type=_node, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if arguments.on_host:

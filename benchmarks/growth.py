@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from benchmarks.network_sizes import take_network_sizes
-from benchmarks.observed import BACKGROUND, IDLE_TIME, Observed, OperationFigures, observed
+from benchmarks.observed import BACKGROUND, IDLE_TIME, Idle, Observed, OperationFigures, observed
 from benchmarks.processes import cpu_of_all, cpu_seconds, node_network, resident_megabytes
 from overlay.identity import Identity
 from registry.client.light import open_light_client
@@ -71,7 +71,7 @@ async def measured(nodes: int, count: int) -> dict[str, OperationFigures]:
                 f"idle {share:.2%} of a core (aim {IDLE_AIM:.1%}), {sent:.0f} bytes/s (aim {IDLE_BYTES_AIM}), "
                 f"{sum(memory) / nodes:.0f} MB a node"
             )
-            network = network._replace(idle=share * nodes)
+            network = network._replace(idle=Idle(cpu=share * nodes))
             watcher = await stack.enter_async_context(
                 open_light_client(Identity.generate(), [processes[nodes // 2].address])
             )

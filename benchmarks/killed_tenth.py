@@ -4,6 +4,11 @@ found of what was written before.
     python -m benchmarks.killed_tenth [--nodes 32 64] [--count 20]
 
 Each node is a process, all on this machine: with so many more nodes than cores the times are mostly waiting for a core.
+Calls, bytes and CPU are those of all nodes that live per operation, without what they took when idle before. As long as
+all live, what an operation leaves to the background counts with it; then come writes whose costs nobody asks for, so
+that the kill follows at once. After it nobody waits: the costs are of the time in which the operations went on, with
+all that the others do meanwhile to make up for the dead. The first search for what was written has none, since asking
+each node for its counters would delay it.
 """
 
 from __future__ import annotations
@@ -13,7 +18,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -21,9 +25,9 @@ import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from benchmarks.network_sizes import take_network_sizes
-from benchmarks.observed import Observed
+from benchmarks.observed import BACKGROUND, Observed, OperationFigures, observed
 from benchmarks.processes import cpu_of_all, idle_share, resident_megabytes
-from benchmarks.timing import timed
+from benchmarks.timing import Timing, timed
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.client.registry import Registry
@@ -46,8 +50,9 @@ class _Used:
         self._peer_id = peer_id
         self.written: list[str] = []
 
-    async def use(self, name: str, count: int) -> None:
-        """`count` of each operation, one at a time; prints how long each took."""
+    async def use(self, name: str, count: int, network: Observed | None = None, background: float = 0.0) -> None:
+        """`count` of each operation, one at a time; prints how long each took, and, of a network, what it cost all
+        nodes, with what they do within `background` seconds after the last."""
         new: list[str] = []
         before = len(self.written)
 
@@ -63,16 +68,27 @@ class _Used:
                 self.written.append(new[number])
             return done.success
 
-        print(name)
-        print(f"  create         {await timed(create, count, 1)}")
-        print(f"  register       {await timed(register, len(new), 1)}")
-        ids = self.written[before:]
-        print(f"  resolve, ack {ACK} {await timed(self._resolving(ids), len(ids), 1)}", flush=True)
+        async def measured(call: Call, number: int) -> OperationFigures | Timing:
+            if network is None:
+                return await timed(call, number, 1)
+            return await network.figures(call, number, background=background)
 
-    async def find(self) -> int:
-        """Resolve all that was acknowledged, print how long that took and how many weren't found; how many."""
-        timing = await timed(self._resolving(self.written), len(self.written), 4)
-        print(f"  of {len(self.written)} that were acknowledged before, {timing.failed} weren't found  {timing}")
+        print(name)
+        print(f"  create         {await measured(create, count)}")
+        print(f"  register       {await measured(register, len(new))}")
+        ids = self.written[before:]
+        print(f"  resolve, ack {ACK} {await measured(self._resolving(ids), len(ids))}", flush=True)
+
+    async def find(self, network: Observed | None = None) -> int:
+        """Resolve all that was acknowledged, print how long that took and how many weren't found, and, of a network,
+        what it cost all nodes; how many."""
+        call, count = self._resolving(self.written), len(self.written)
+        if network is None:
+            timing, costs = await timed(call, count, 4), None
+        else:
+            timing, costs = await network.figures(call, count, 4)
+        print(f"  of {count} that were acknowledged before, {timing.failed} weren't found")
+        print(f"  resolve, ack {ACK} {timing}{f'  {costs}' if costs else ''}", flush=True)
         return timing.failed
 
     def _resolving(self, ids: Sequence[str]) -> Call:
@@ -89,12 +105,8 @@ async def measured(folder: Path, count: int, operations: int) -> int:
     try:
         await start_network(nodes, "--listen", "/ip4/127.0.0.1/tcp/0", timeout=STARTED_WITHIN)
         ready = time.perf_counter()
-        async with AsyncExitStack() as stack:
-            askers: list[Registry] = []
-            for node in nodes[:: max(count // ASKED, 1)]:
-                client = open_light_client(Identity.generate(), [node.address], timeout=STARTED_WITHIN)
-                askers.append((await stack.enter_async_context(client)).registry)
-            await Observed(nodes, askers).whole()
+        async with observed(nodes[:: max(count // ASKED, 1)], STARTED_WITHIN) as askers:
+            await askers.whole()
             print(f"{count} nodes ready after {ready - began:.1f} s, whole {time.perf_counter() - ready:.1f} s later")
         share = await idle_share(nodes, IDLE_TIME)
         memory = [resident_megabytes(node.process_id) for node in nodes if node.process_id]
@@ -104,20 +116,25 @@ async def measured(folder: Path, count: int, operations: int) -> int:
             flush=True,
         )
         identity = Identity.generate()
-        async with open_light_client(identity, [nodes[-1].address], timeout=STARTED_WITHIN) as user:
+        async with (
+            observed(nodes, STARTED_WITHIN) as askers,
+            open_light_client(identity, [nodes[-1].address], timeout=STARTED_WITHIN) as user,
+        ):
             used = _Used(user.registry, identity.peer_id)
-            await used.use("all alive", operations)
+            network = await askers.knowing_idle()
+            await used.use("all alive", operations, network, BACKGROUND)
+            await used.use("just before the kill", operations)
             doomed = nodes[1 : 1 + max(count // 10, 1)]
             async with trio.open_nursery() as nursery:
                 for node in doomed:
                     nursery.start_soon(node.kill)
             killed = trio.current_time()
-            lost = await used.find()
+            lost, network = await used.find(), network.without(doomed)
             for after in AFTER:
                 await trio.sleep_until(killed + after)
                 at = trio.current_time() - killed
-                await used.use(f"{at:.0f} s after {len(doomed)} were killed", operations)
-            return lost + await used.find()
+                await used.use(f"{at:.0f} s after {len(doomed)} were killed", operations, network)
+            return lost + await used.find(network)
     finally:
         await stop_network(nodes)
 

@@ -7,12 +7,54 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, stop_network
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class RunningNode(Protocol):
+    """What is needed of a node's process to tell what it uses, and to ask the node: NodeProcess has it."""
+
+    @property
+    def address(self) -> str:
+        """The node's first multiaddr."""
+        ...
+
+    @property
+    def peer_id(self) -> str:
+        """The node's peer id."""
+        ...
+
+    @property
+    def process_id(self) -> int | None:
+        """The process's id; None before its start."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        ...
+
+
+class NodeOfAnother(NamedTuple):
+    """A node that another process started."""
+
+    process_id: int
+    address: str
+
+    @property
+    def peer_id(self) -> str:
+        """The node's peer id, out of its address."""
+        return self.address.rpartition("/p2p/")[2]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return Path(f"/proc/{self.process_id}").exists()
 
 
 @asynccontextmanager
@@ -41,7 +83,7 @@ def age(process_id: int) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / _TICKS_PER_SECOND
 
 
-def cpu_of_all(nodes: Sequence[NodeProcess]) -> float:
+def cpu_of_all(nodes: Sequence[RunningNode]) -> float:
     """The same for all nodes that run."""
     return sum(cpu_seconds(node.process_id) for node in nodes if node.process_id and node.alive)
 
@@ -54,7 +96,7 @@ def resident_megabytes(process_id: int) -> float:
     return 0.0
 
 
-async def idle_share(nodes: Sequence[NodeProcess], seconds: float) -> float:
+async def idle_share(nodes: Sequence[RunningNode], seconds: float) -> float:
     """Share of a core that a node takes on average while nobody does anything."""
     before = cpu_of_all(nodes)
     await trio.sleep(seconds)

@@ -6,7 +6,11 @@ The records are written straight into the database, unsigned, as rows are believ
 register and resolve are then timed on a real node process over that database, by a light client; what it registers and
 resolves is new. It is alone by default, or one of so many nodes, all of which keep the same records, since others
 couldn't copy what nobody signed. *Comparison*: of all that it keeps, with all others, of which there is one by then at
-least. The reference for the longest wait is the wait of the same writes while nothing is collected.
+least. Calls, bytes and CPU are those of all nodes per operation, with what it leaves to the background and without
+what they take when idle; of a start, the CPU of the node itself until it is ready.
+
+The reference for the longest wait is the wait of the same writes while nothing is collected. These are made in this
+process, whose CPU is printed for all of them together: beside a collection it is mostly what that takes.
 """
 
 from __future__ import annotations
@@ -20,16 +24,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import trio
 
 from aqua_compat.cli.node_process import NodeProcess, start_network, stop_network
 from benchmarks.network_sizes import take_network_sizes
-from benchmarks.observed import observed
-from benchmarks.timing import timed
+from benchmarks.observed import Observed, observed
+from benchmarks.processes import cpu_seconds
 from overlay.identity import Identity
 from registry.client.light import open_light_client
+from registry.client.registry import Registry
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata
 from registry.node import DATABASE
@@ -46,8 +52,17 @@ COUNT = 200  # operations per figure
 COMPARISONS = 5
 AIM, AIMED_AT = 1.5, ("start", "resolve", "register", "status", "comparison")
 """How many times as long a node with 300,000 records may take as one with 1,000."""
+COMPARISON_AIM = 0.01
+"""Of a core-minute, that the comparison of equal stores may take of all nodes' CPU once an hour."""
 SIGNATURE = b"s" * 64
 PEERS = [Identity.generate().peer_id for _ in range(2_000)]
+
+
+class Figure(NamedTuple):
+    """Of one operation."""
+
+    milliseconds: float
+    costs: str
 
 
 def resources(count: int, signed: int) -> Iterator[tuple[Key, list[Record]]]:
@@ -81,8 +96,8 @@ def fill(path: Path, count: int, signed: int) -> None:
         connection.execute("COMMIT")
 
 
-async def node_figures(folder: Path, nodes: int, count: int) -> dict[str, float]:
-    """Milliseconds of each operation of a node that keeps `count` records, one of so many nodes."""
+async def node_figures(folder: Path, nodes: int, count: int) -> dict[str, Figure]:
+    """Each operation of a node that keeps `count` records, one of so many nodes."""
     node, *others = [
         NodeProcess(folder / f"node{number}", folder / f"node{number}.log") for number in range(max(nodes, 2))
     ]
@@ -98,18 +113,21 @@ async def node_figures(folder: Path, nodes: int, count: int) -> dict[str, float]
         if nodes > 1:
             await start_network(others, *LISTEN, timeout=120)
             flags += ("--bootstrap", others[0].address)
-        starts = []
+        starts, cpu_of_starts = [], []
         for _ in range(3):
             began = time.perf_counter()
             await node.start(*flags, timeout=120)
             starts.append(1000 * (time.perf_counter() - began))
+            assert node.process_id is not None
+            cpu_of_starts.append(1000 * cpu_seconds(node.process_id))
             await node.stop()
         await node.start(*flags, "--config", str(config), timeout=120)
-        found = {"start": min(starts)}
+        found = {"start": Figure(min(starts), f"CPU {min(cpu_of_starts):.1f} ms of the node itself")}
         if nodes > 1:
             await settled([node, *others])
         async with open_light_client(identity, [node.address]) as client:
             registry, ids = client.registry, []
+            running = [node, *others] if nodes > 1 else [node]
 
             async def create(number: int) -> bool:
                 created = await registry.create_resource(f"new {number}", factor=1)
@@ -131,28 +149,37 @@ async def node_figures(folder: Path, nodes: int, count: int) -> dict[str, float]
                 ("resolve", resolve),
                 ("status", status),
             )
-            for name, call in calls:
-                timing = await timed(call, COUNT, 1)
-                assert timing.failed == 0, name
-                found[name] = timing.p50
+            async with observed(running) as askers:
+                all_nodes = await askers.knowing_idle()
+                for name, call in calls:
+                    timing, costs = await all_nodes.figures(call, COUNT)
+                    assert timing.failed == 0, name
+                    found[name] = Figure(timing.p50, str(costs))
             if nodes == 1:
                 await others[0].start(*LISTEN, "--bootstrap", node.address, timeout=120)
             await settled([node, *others])
-
-            async def compare(number: int) -> bool:  # noqa: ARG001 - each time the same
-                await registry.run_schedule(REPLICATE)
-                return True
-
-            before = (await registry.status()).replication
-            timing = await timed(compare, COMPARISONS, 1)
-            after = (await registry.status()).replication
-            assert before is not None
-            assert after is not None
-            assert after.compared >= before.compared + COMPARISONS, "nothing was compared"
-            found["comparison"] = timing.p50
+            async with observed([node, *others]) as askers:
+                found["comparison"] = await comparison(registry, await askers.knowing_idle())
         return found
     finally:
         await stop_network([node, *others])
+
+
+async def comparison(registry: Registry, all_nodes: Observed) -> Figure:
+    """Of all that a node keeps with all others, of all nodes; the status is that of the node that begins it."""
+
+    async def compare(number: int) -> bool:  # noqa: ARG001 - each time the same
+        await registry.run_schedule(REPLICATE)
+        return True
+
+    before = (await registry.status()).replication
+    timing, costs = await all_nodes.figures(compare, COMPARISONS)
+    after = (await registry.status()).replication
+    assert before is not None
+    assert after is not None
+    assert after.compared >= before.compared + COMPARISONS, "nothing was compared"
+    part = f"{costs.cpu / 60_000:.2%} of a core-minute (aim {COMPARISON_AIM:.0%})"
+    return Figure(timing.p50, f"{costs}, {part}")
 
 
 async def settled(nodes: list[NodeProcess]) -> None:
@@ -171,7 +198,7 @@ async def longest_wait(folder: Path, expired: int) -> None:
         service = RegistryService(store, peer_id, CurrentSettings(rules), SenderLimits(peer_id, rules))
         for name in ("nothing", f"{expired} records and their {expired // PER_RESOURCE} keys"):
             waits: list[float] = []
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(write_always, store.write, waits)
                 if name == "nothing":
@@ -182,10 +209,13 @@ async def longest_wait(folder: Path, expired: int) -> None:
                     assert result.count_records == expired
                     await store.vacuum()
                 nursery.cancel_scope.cancel()
-            seconds, waits = time.perf_counter() - began, sorted(waits)
+            seconds, cpu, waits = time.perf_counter() - began, time.process_time() - cpu, sorted(waits)
+            what = f"{len(waits)} writes"
+            what += f", {1000 * cpu / len(waits):.1f} ms each" if name == "nothing" else " and the collection"
             print(
                 f"while {name} is collected, for {seconds:.1f} s: writes wait {1000 * waits[len(waits) // 2]:.1f} ms,"
-                f" p99 {1000 * waits[int(len(waits) * 0.99)]:.1f} ms, the longest {1000 * waits[-1]:.1f} ms"
+                f" p99 {1000 * waits[int(len(waits) * 0.99)]:.1f} ms, the longest {1000 * waits[-1]:.1f} ms\n"
+                f"  {cpu:.1f} s of CPU for {what}"
             )
 
 
@@ -210,13 +240,15 @@ async def main(sizes: list[int], counts: list[int], expired: int) -> None:
         folder = Path(name)
         for nodes in sizes:
             found = {count: await node_figures(folder / f"{count} on {nodes}", nodes, count) for count in counts}
-            first = counts[0]
             print(f"{f'records, {nodes} nodes':18}" + "".join(f"{count:>12}" for count in counts))
-            for operation in found[first]:
-                figures = "".join(f"{found[count][operation]:9.2f} ms" for count in counts)
-                growth = ", ".join(f"{found[count][operation] / found[first][operation]:.2f}" for count in counts[1:])
+            for operation in found[counts[0]]:
+                times = [found[count][operation].milliseconds for count in counts]
+                figures = "".join(f"{each:9.2f} ms" for each in times)
+                growth = ", ".join(f"{each / times[0]:.2f}" for each in times[1:])
                 aim = f"  (aim {AIM:g})" if operation in AIMED_AT else ""
                 print(f"{operation:18}{figures}   times {growth}{aim}")
+                for count in counts:
+                    print(f"{count:>16}: {found[count][operation].costs}", flush=True)
         if expired:
             await longest_wait(folder / "expired", expired)
 

@@ -4,7 +4,9 @@
 
 Every node is a process of its own; the watchers share others, 250 in each, and act through the nodes in turn. A watcher
 has heard when it was told of the change's value, whatever came before. In the end a tenth of the nodes is killed, and
-one more change made.
+one more change made. Calls, bytes and CPU are those of all nodes that live for one change, telling all watchers
+included, until a few seconds after, without what they took when idle; after the kill also what the others do to make up
+for the dead and for watchers that come to them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import structlog
 import trio
 
 from benchmarks.network_sizes import take_network_sizes
-from benchmarks.processes import cpu_of_all, idle_share, node_network
+from benchmarks.observed import Observed, Spent, observed
+from benchmarks.processes import idle_share, node_network
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 
@@ -148,36 +151,40 @@ async def measure(nodes: int, count: int) -> None:
         async with (
             node_network(Path(folder), nodes) as network,
             open_light_client(Identity.generate(), [network[0].address], timeout=CONNECTED_WITHIN) as issuer,
+            observed(network, CONNECTED_WITHIN) as askers,
         ):
             created = await issuer.registry.create_resource("watched by all")
             assert created.resource_id is not None, created.errors
             resource_id = created.resource_id
 
-            async def change(crowd: Watchers, value: str) -> str:
-                before = cpu_of_all(network)
+            async def change(crowd: Watchers, living: Observed, before: Spent, value: str) -> str:
                 done = await issuer.registry.register_service(resource_id, value, issuer.peer.peer_id, "s", timeout=30)
                 assert done.success, done.errors
                 acknowledged = time.time()
                 told = await crowd.told(value)
-                spent = cpu_of_all(network) - before
+                costs = await living.costs(before, 1)
                 if not told:
-                    return f"0 of {count}"
+                    return f"0 of {count}  {costs}"
                 half, most = told[len(told) // 2] - acknowledged, told[-1] - acknowledged
-                times = f"half after {half:.2f} s, all after {most:.2f} s"
-                return f"{len(told)} of {count}, {times}, nodes: {spent:.1f} s of CPU"
+                return f"{len(told)} of {count}, half after {half:.2f} s, all after {most:.2f} s  {costs}"
 
             began = time.monotonic()
             addresses = [node.address for node in network[1:]] + [network[0].address]
             async with watchers(count, resource_id, addresses) as crowd:
                 print(f"{nodes} nodes, {count} watchers; all watch after {time.monotonic() - began:.0f} s", flush=True)
+                all_nodes = await askers.knowing_idle()
                 for number in range(CHANGES):
-                    print(f"  told of a change:  {await change(crowd, f'value {number}')}", flush=True)
+                    told = await change(crowd, all_nodes, await all_nodes.spent(), f"value {number}")
+                    print(f"  told of a change:  {told}", flush=True)
                 share = await idle_share(network, IDLE_TIME)
                 print(f"  idle:              {share:.2%} of a core a node", flush=True)
                 killed = network[-max(nodes // 10, 1) :]
+                others = all_nodes.without(killed)
+                before = await others.spent()
                 for node in killed:
                     await node.kill()
-                print(f"  {len(killed)} nodes killed:    {await change(crowd, 'after the kill')}", flush=True)
+                told = await change(crowd, others, before, "after the kill")
+                print(f"  {len(killed)} nodes killed:    {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import trio
 from aqua_compat.cli.node_process import NodeProcess
 from benchmarks.network_sizes import take_network_sizes
 from benchmarks.observed import Costs, Observed, observed
+from benchmarks.processes import RunningNode
 from benchmarks.registry_operations import NODES, REPLICAS, idle, network, prepared
 from overlay.identity import Identity
 from overlay.libp2p.host import open_host
@@ -120,7 +121,7 @@ async def accept_all(topic: str, payload: bytes, forwarder: str) -> Verdict:  # 
     return Verdict.ACCEPT
 
 
-async def flood(told: NodeProcess, resource_id: str) -> None:
+async def flood(told: RunningNode, resource_id: str) -> None:
     """A stranger sends garbage into a topic, a thousand messages a second, to a node whose clients watch, until it is
     thrown out."""
     settings = OverlaySettings(listen=(), member=False)

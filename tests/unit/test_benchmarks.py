@@ -1,4 +1,5 @@
-"""Benchmarks measure networks of any number of nodes, or CONTRIBUTING.md says that they have none."""
+"""Benchmarks measure networks of any number of nodes, or CONTRIBUTING.md says that they have none; and they print what
+an operation costs all nodes."""
 
 from __future__ import annotations
 
@@ -11,6 +12,19 @@ import pytest
 from benchmarks.network_sizes import take_network_sizes
 
 _ROOT = Path(__file__).parents[2]
+
+_WITHOUT_COSTS = {
+    "checks_told": "changes come at a pace of their own, so that presence's share would be most; only delays are meant",
+    "commands": "an operation is a process of its own, whose CPU is printed",
+    "consul": "one node answers by what it keeps: its CPU for each is printed, as Consul's is",
+    "dns_answers": "one node answers by what it keeps: its CPU for each is printed",
+    "http_and_dns": "a table of the two above",
+    "light_clients": "most clients do nothing: what each takes of its node's CPU and memory is printed",
+    "liveness": "nobody asks for anything: the CPU of all nodes is printed, of a time",
+    "many_watches": "the network is simulated: calls and CPU are counted in it and printed, of a second",
+    "replication": "there are no clients' operations: messages, bytes and CPU are printed of a record",
+}
+"""Benchmarks of a network that don't print calls, bytes and CPU per operation, and why."""
 
 
 def sources() -> dict[str, str]:
@@ -32,6 +46,12 @@ def test_each_benchmark_says_in_its_usage_that_it_takes_them() -> None:
     taking = {name: text for name, text in sources().items() if "take_network_sizes(" in text}
     silent = [name for name, text in taking.items() if not re.search(rf"benchmarks\.{name}.* \[--nodes \d", text)]
     assert silent == []
+
+
+def test_each_benchmark_of_a_network_prints_what_an_operation_costs_all_nodes() -> None:
+    taking = {name: text for name, text in sources().items() if "take_network_sizes(" in text}
+    silent = {name for name, text in taking.items() if not re.search(r"\.(figures|costs)\(", text)}
+    assert silent == _WITHOUT_COSTS.keys()
 
 
 def test_one_number_of_nodes_or_several_are_taken() -> None:
