@@ -7,9 +7,8 @@ flight wait for each other. The reference is the same function called natively b
 the same run. `aim` tells what a figure was meant to be.
 
 Below the times of an operation stand the calls, bytes and CPU of all nodes for each, with what it leaves to the
-background and without what they take when idle; what the JS client takes isn't among them, and the calls and bytes are
-those between nodes and to native clients, not what travels as particles. Where others work at the same time there
-are none: they would be those of all together.
+background and without what they take when idle. Particles between nodes are calls; what goes to the JS client, and its
+CPU, isn't among them. Where others work at the same time there are none: they would be those of all together.
 """
 
 from __future__ import annotations

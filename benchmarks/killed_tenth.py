@@ -5,10 +5,10 @@ found of what was written before.
 
 Each node is a process, all on this machine: with so many more nodes than cores the times are mostly waiting for a core.
 Calls, bytes and CPU are those of all nodes that live per operation, without what they took when idle before. As long as
-all live, what an operation leaves to the background counts with it; then come writes whose costs nobody asks for, so
-that the kill follows at once. After it nobody waits: the costs are of the time in which the operations went on, with
-all that the others do meanwhile to make up for the dead. The first search for what was written has none, since asking
-each node for its counters would delay it.
+all live, what a write leaves to the background counts with it (a read leaves nothing that would be seen beside seconds
+of so many idle nodes); then come writes whose costs nobody asks for, so that the kill follows at once. After it nobody
+waits: the costs are of the time in which the operations went on, with all that the others do meanwhile to make up for
+the dead. The first search for what was written has none, since asking each node for its counters would delay it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Used:
 
     async def use(self, name: str, count: int, network: Observed | None = None, background: float = 0.0) -> None:
         """`count` of each operation, one at a time; prints how long each took, and, of a network, what it cost all
-        nodes, with what they do within `background` seconds after the last."""
+        nodes, with what they do within `background` seconds after the last write."""
         new: list[str] = []
         before = len(self.written)
 
@@ -68,16 +68,16 @@ class _Used:
                 self.written.append(new[number])
             return done.success
 
-        async def measured(call: Call, number: int) -> OperationFigures | Timing:
+        async def measured(call: Call, number: int, waited: float) -> OperationFigures | Timing:
             if network is None:
                 return await timed(call, number, 1)
-            return await network.figures(call, number, background=background)
+            return await network.figures(call, number, background=waited)
 
         print(name)
-        print(f"  create         {await measured(create, count)}")
-        print(f"  register       {await measured(register, len(new))}")
+        print(f"  create         {await measured(create, count, background)}")
+        print(f"  register       {await measured(register, len(new), background)}")
         ids = self.written[before:]
-        print(f"  resolve, ack {ACK} {await measured(self._resolving(ids), len(ids))}", flush=True)
+        print(f"  resolve, ack {ACK} {await measured(self._resolving(ids), len(ids), 0)}", flush=True)
 
     async def find(self, network: Observed | None = None) -> int:
         """Resolve all that was acknowledged, print how long that took and how many weren't found, and, of a network,
@@ -86,7 +86,7 @@ class _Used:
         if network is None:
             timing, costs = await timed(call, count, 4), None
         else:
-            timing, costs = await network.figures(call, count, 4)
+            timing, costs = await network.figures(call, count, 4, background=0)
         print(f"  of {count} that were acknowledged before, {timing.failed} weren't found")
         print(f"  resolve, ack {ACK} {timing}{f'  {costs}' if costs else ''}", flush=True)
         return timing.failed
