@@ -36,6 +36,7 @@ from benchmarks.processes import cpu_seconds
 from overlay.identity import Identity
 from registry.client.light import open_light_client
 from registry.client.registry import Registry
+from registry.model.owner_index import IndexEntry
 from registry.model.signing import key_id_of
 from registry.model.values import Key, Record, RecordMetadata
 from registry.node import DATABASE
@@ -79,13 +80,14 @@ def resources(count: int, signed: int) -> Iterator[tuple[Key, list[Record]]]:
 
 
 def fill(path: Path, count: int, signed: int) -> None:
-    """Writes so many records into a database, in a folder that is made for it."""
+    """Writes so many records into a database, in a folder that is made for it, and their owners' indexes."""
     path.parent.mkdir(parents=True)
     with closing(open_database(path)) as connection:
         transaction = Transaction(connection)
         connection.execute("BEGIN")
         for number, (key, records) in enumerate(resources(count, signed)):
             transaction.put_key(key, signed, 0)
+            transaction.index.put(IndexEntry.of(key), 0)
             for record in records:
                 transaction.put_state(record, 0)
             if number % 100 == 99:
