@@ -110,9 +110,10 @@ class AntiEntropy:
         """
         settings = self._replica.settings
         epoch = epoch_of(self._clock(), settings.clock_skew)
-        horizon, unwanted, told = ExpiryHorizon.at(epoch, settings), Ranges(), None
+        horizon = own = ExpiryHorizon.at(epoch, settings)
+        unwanted, told = Ranges(), None
         for _ in range(TERMS):
-            tree = await self._trees.build(peer_id, ranges, horizon)
+            tree = await self._trees.build(peer_id, ranges, horizon, by_own_rules=horizon == own)
             if not len(tree.hashes):
                 if last:
                     await self._tell_end(peer_id)

@@ -131,7 +131,9 @@ class ComparisonServer:
         if other_rules or too_much:
             told = packed(taken)[:MAX_RANGES] if too_much else None
             return build(RangesAnswer(False, horizon=mine if other_rules else None, ranges=told))
-        tree = await self._known(self._trees.for_caller(caller, ranges, horizon, anew=bool(request.root)))
+        tree = await self._known(
+            self._trees.for_caller(caller, ranges, horizon, anew=bool(request.root), by_own_rules=horizon == mine)
+        )
         if not request.root:
             nodes: list[TreeNode] = []
             async for part in in_parts(map(tree.node, request.prefixes), _NODES_AT_ONCE):

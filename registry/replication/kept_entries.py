@@ -9,11 +9,14 @@ thousands of records. Rules:
    apart, each time: some of it may.
 4. Of blocks that lie in the ranges in part, that part is read, each time.
 5. `MAX_KEPT` entries are kept at most, of those blocks that were wanted last.
+6. Only what was read by this node's own rules is kept. By a peer's, which may be stricter, or made up, little or
+   nothing may live: kept, it would be told apart, and digested one by one, in each comparison with anybody.
+7. A block that somebody has isn't changed any more: what is stored now becomes another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from operator import gt
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -22,10 +25,10 @@ from cachetools import LRUCache
 from overlay.discovery.keyspace import POSITION_BITS
 from overlay.limits.time_slices import turn
 from registry.replication.hash_tree import POSITION_PREFIX, Prefix
-from registry.replication.ranges import Range, Ranges, intersection, union
+from registry.replication.ranges import EVERYWHERE, Range, Ranges, intersection, union
 from registry.replication.stored_places import PAGE, Span, spans_of
 
-FEWEST, MOST = 32, 1024
+FEWEST, MOST = 8, 1024  # far apart: two peers' ranges may differ in how much is in a block, as indexes of owners do
 MAX_KEPT: Final = 65_536  # entries and blocks; 250 bytes each
 MAX_BLOCKS: Final = 4096  # of one size in some ranges; of more, that size was chosen for others
 PER_ROW: Final = 1e-5  # seconds
@@ -35,6 +38,7 @@ _PREFIX_BITS: Final = 8 * POSITION_PREFIX
 _TELLS_SIZE: Final = 64  # entries in some ranges, or a few blocks' ranges, which tell how large blocks should be
 _FEW: Final = 4
 _MOST_CHANGED: Final = MOST // 2  # positions of a block, beyond which it is read as a whole
+_BLOCKS_AT_ONCE: Final = 256  # that are gone through before other tasks get their turn
 _ANYTHING: Final = b""  # is the prefix of all positions
 _MOST_DIGESTS: Final = 32  # that are known of a block: of it alone, and with what else there is to compare with a peer
 
@@ -64,32 +68,34 @@ class Row(NamedTuple, Generic[Named]):
 class KeptBlock(Generic[Named]):
     """What is in one block."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, living: Mapping[bytes, bytes] | None = None, rest: Iterable[Row[Named]] = (), oldest: Times = ()
+    ) -> None:
         self.changed: set[bytes] = set()
         """Prefixes of positions where something changed since they were read."""
         self.digests: dict[tuple[bytes, ...], bytes] = {}
         """That of all that lives here, and that together with further entries; by these."""
-        self._living: dict[bytes, list[bytes]] = {}  # entries, by the prefixes of their positions
-        self._rest: dict[bytes, list[Row[Named]]] = {}
-        self._oldest: Times = ()
+        # Entries, and the prefixes of their positions: bytes alone, in which Python looks for no garbage meanwhile.
+        self._living = dict(living or {})
+        self._rest = list(rest)
+        self._oldest = oldest
         self._in_order: list[bytes] | None = None
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._living) + len(self._rest)
 
-    def replace(self, prefixes: Iterable[bytes], rows: Iterable[Row[Named]], horizon: Times) -> None:
-        """Puts these rows in the place of all that was at positions with these prefixes."""
-        self.digests, self._in_order = {}, None  # whoever has the old ones goes on with them
-        for prefix in prefixes:
-            self._count -= len(self._living.pop(prefix, ())) + len(self._rest.pop(prefix, ()))
-        for row in rows:
-            self._count += 1
-            if row.lives(horizon):
-                self._living.setdefault(row.prefix, []).append(row.entry)
-                self._oldest = tuple(map(min, self._oldest, row.oldest)) if self._oldest else row.oldest
-            else:
-                self._rest.setdefault(row.prefix, []).append(row)
+    def without_changed(self) -> KeptBlock[Named]:
+        """Another block, of what is here but where something changed, for what is there now to be added."""
+        living = {entry: prefix for entry, prefix in self._living.items() if prefix not in self.changed}
+        return KeptBlock(living, (row for row in self._rest if row.prefix not in self.changed), self._oldest)
+
+    def add(self, row: Row[Named], horizon: Times) -> None:
+        """Puts in what was read; before anybody has the block."""
+        if row.lives(horizon):
+            self._living[row.entry] = row.prefix
+            self._oldest = tuple(map(min, self._oldest, row.oldest)) if self._oldest else row.oldest
+        else:
+            self._rest.append(row)
 
     def holds(self, horizon: Times) -> bool:
         """Whether all that lived when it was read lives by this horizon too."""
@@ -103,17 +109,17 @@ class KeptBlock(Generic[Named]):
     def living(self) -> list[bytes]:
         """The entries of what lives, in order; not to be changed."""
         if self._in_order is None:
-            self._in_order = sorted(entry for entries in self._living.values() for entry in entries)
+            self._in_order = sorted(self._living)
         return self._in_order
 
-    def rest(self) -> Iterator[Row[Named]]:
+    def rest(self) -> Sequence[Row[Named]]:
         """What didn't live, as a whole, when it was read."""
-        return (row for rows in self._rest.values() for row in rows)
+        return self._rest
 
     def without(self, prefixes: Collection[bytes]) -> tuple[list[bytes], list[Row[Named]]]:
         """`living` and `rest`, but for what is at positions with these prefixes."""
-        living = [entry for prefix, entries in self._living.items() if prefix not in prefixes for entry in entries]
-        return sorted(living), [row for row in self.rest() if row.prefix not in prefixes]
+        living = [entry for entry, prefix in self._living.items() if prefix not in prefixes]
+        return sorted(living), [row for row in self._rest if row.prefix not in prefixes]
 
 
 class Part(NamedTuple):
@@ -174,57 +180,79 @@ class KeptEntries(Generic[Named]):
             changed.add(_ANYTHING)
 
     async def collect(
-        self, ranges: Ranges, horizon: Times, apart: Collection[bytes] = (), *, fits: bool = True
+        self,
+        ranges: Ranges,
+        horizon: Times,
+        apart: Collection[bytes] = (),
+        *,
+        fits: bool = True,
+        by_own_rules: bool = True,
     ) -> Collected[Named]:
         """What is in these ranges; all that is at positions with the prefixes `apart` is told with the rest.
 
-        `fits`: whether the size of blocks is chosen by these ranges. Raises StorageError.
+        `fits`: whether the size of blocks is chosen by these ranges. `by_own_rules`: whether the horizon is (rule 6).
+        Raises StorageError.
         """
         depth = self._depth
         whole, partly = _cut(ranges, depth)
-        blocks = await self._up_to_date(whole, depth, horizon)
-        loose = [row for row in await self._read(partly, horizon) if row.prefix not in apart]
-        separate = await self._read(intersection(ranges, around(apart)), horizon)
+        blocks = await self._up_to_date(whole, depth, horizon, keep=by_own_rules)
+        living: list[bytes] = []
+        rest: list[Row[Named]] = []
+
+        def take(rows: list[Row[Named]]) -> None:
+            for row in rows:
+                if row.prefix in apart:
+                    continue
+                if row.lives(horizon):
+                    living.append(row.entry)
+                else:
+                    rest.append(row)
+
+        await self._read(partly, horizon, take)
+        count = sum(map(len, blocks.values())) + len(living) + len(rest)
+        await self._read_at(apart, ranges, horizon, rest.extend)
         if fits and depth == self._depth:
-            count = sum(map(len, blocks.values())) + len(loose) + len(separate)
             self._depth = _fitting(depth, ranges, count)
             if depth != self._depth:
                 self._blocks.clear()
-        found: Collected[Named] = Collected([], [*separate, *(row for row in loose if not row.lives(horizon))])
-        found.parts.append(Part(sorted(row.entry for row in loose if row.lives(horizon))))
+        found: Collected[Named] = Collected([Part(sorted(living))], rest)
         hit = {_index_of(prefix, depth) for prefix in apart}
-        for index, block in blocks.items():
+        for number, (index, block) in enumerate(blocks.items()):
             if index in hit or not block.is_in_order:
                 await turn(len(block) * _PER_SORTED)
+            elif number % _BLOCKS_AT_ONCE == 0:
+                await turn(_BLOCKS_AT_ONCE * PER_ROW)
             if index in hit:
-                living, rest = block.without(apart)
-                found.parts.append(Part(living))
-                found.rest.extend(rest)
+                kept, others = block.without(apart)
+                found.parts.append(Part(kept))
+                found.rest.extend(others)
             else:
                 found.parts.append(Part(block.living(), _prefix_of(index, depth), block.digests))
                 found.rest.extend(block.rest())
         return found
 
-    async def _up_to_date(self, indices: Iterable[int], depth: int, horizon: Times) -> dict[int, KeptBlock[Named]]:
-        """These blocks, as they are now. While one is read it isn't kept: who wants it meanwhile reads it too."""
-        blocks, missing, changed = dict[int, KeptBlock[Named]](), list[int](), dict[int, set[bytes]]()
+    async def _up_to_date(
+        self, indices: Iterable[int], depth: int, horizon: Times, *, keep: bool
+    ) -> dict[int, KeptBlock[Named]]:
+        """These blocks, as they are now. Who wants one while it is read reads it too; of who is cancelled, or can't
+        read, nothing is kept, and nothing forgotten."""
+        blocks, missing, changed = dict[int, KeptBlock[Named]](), list[int](), dict[int, frozenset[bytes]]()
         for index in indices:
             block = self._blocks.get(index)
             if block is None or not block.holds(horizon):
-                self._blocks.pop(index, None)
                 missing.append(index)
                 block = KeptBlock()
             elif block.changed:
-                del self._blocks[index]
-                changed[index], block.changed = block.changed, set()
+                changed[index] = frozenset(block.changed)
+                block = block.without_changed()
             blocks[index] = block
         reading = object()
         since = self._reads[reading] = set()
         try:
-            await self._read_blocks({index: blocks[index] for index in (*missing, *changed)}, changed, depth, horizon)
+            await self._read_blocks(blocks, missing, frozenset[bytes]().union(*changed.values()), depth, horizon)
         finally:
             del self._reads[reading]
-        for index in (*missing, *changed) if depth == self._depth and _ANYTHING not in since else ():
+        for index in (*missing, *changed) if keep and depth == self._depth and _ANYTHING not in since else ():
             if len(blocks[index]) < MAX_KEPT:
                 self._blocks[index] = blocks[index]
         for prefix in since - {_ANYTHING}:
@@ -234,28 +262,40 @@ class KeptEntries(Generic[Named]):
         return blocks
 
     async def _read_blocks(
-        self, blocks: dict[int, KeptBlock[Named]], changed: dict[int, set[bytes]], depth: int, horizon: Times
+        self,
+        blocks: dict[int, KeptBlock[Named]],
+        missing: Iterable[int],
+        changed: Collection[bytes],
+        depth: int,
+        horizon: Times,
     ) -> None:
-        """Brings these to what is stored now: what is `changed`, or all of those of which nothing is said there."""
+        """Adds to these what is stored now: all of those that are missing, and of the others what changed."""
         height = _height(depth)
-        missing = tuple(Range(index << height, (index + 1) << height) for index in blocks if index not in changed)
-        rows = await self._read(union(missing), horizon)
-        rows += await self._read(around(prefix for prefixes in changed.values() for prefix in prefixes), horizon)
-        rows_of: dict[int, list[Row[Named]]] = {}
-        for row in rows:
-            rows_of.setdefault(_index_of(row.prefix, depth), []).append(row)
-        for index, block in blocks.items():
-            now = rows_of.get(index, [])
-            await turn(len(now) * PER_ROW)
-            block.replace(changed.get(index, ()), now, horizon)
 
-    async def _read(self, ranges: Ranges, horizon: Times) -> list[Row[Named]]:
+        def take(rows: list[Row[Named]]) -> None:
+            for row in rows:
+                block = blocks.get(_index_of(row.prefix, depth))
+                if block is not None:
+                    block.add(row, horizon)
+
+        ranges = union(tuple(Range(index << height, (index + 1) << height) for index in missing))
+        await self._read(ranges, horizon, take)
+        await self._read_at(changed, EVERYWHERE, horizon, take)
+
+    async def _read_at(
+        self, prefixes: Iterable[bytes], ranges: Ranges, horizon: Times, take: Callable[[list[Row[Named]]], None]
+    ) -> None:
+        """Has `take` called with what is at positions with these prefixes, as far as it lies in the ranges."""
+        ordered = sorted(prefixes)
+        for start in range(0, len(ordered), PAGE):
+            await self._read(intersection(ranges, around(ordered[start : start + PAGE])), horizon, take)
+
+    async def _read(self, ranges: Ranges, horizon: Times, take: Callable[[list[Row[Named]]], None]) -> None:
+        """Has `take` called with each page: all that a node has would take long, and much memory, at once."""
         left = spans_of(ranges)
-        found: list[Row[Named]] = []
         while left:
             await turn(PAGE * PER_ROW)
-            found += await self._read_page(left, horizon)
-        return found
+            take(await self._read_page(left, horizon))
 
 
 def _height(depth: int) -> int:

@@ -16,7 +16,7 @@ from cachetools import TTLCache
 from overlay.limits.time_slices import turn
 from registry.model.expiry_horizon import ExpiryHorizon
 from registry.replication.hash_tree import FAN_OUT, POSITION_PREFIX, HashTree, Prefix, entry_of
-from registry.replication.kept_entries import PER_ROW, KeptEntries, Part, Row, Times, around
+from registry.replication.kept_entries import PER_ROW, Collected, KeptEntries, Part, Row, Times, around
 from registry.replication.ranges import Ranges, intersection
 from registry.replication.refusals import Refusals, RefusedEntries, without
 from registry.replication.stored_places import PAGE, Span, next_index_places, next_places, spans_of
@@ -30,6 +30,8 @@ MAX_TREES: Final = 4  # remembered while callers ask about them; one of 20,000 r
 REMEMBERED_FOR: Final = 30.0  # seconds
 BUILT_AT_ONCE: Final = 2  # for others
 _PER_HASHED: Final = 2e-6  # seconds for an entry
+_PARTS_AT_ONCE: Final = 32  # that are put together before other tasks get their turn
+_PER_PART: Final = 1e-4  # seconds
 
 
 class Tree(NamedTuple):
@@ -71,19 +73,35 @@ class Trees:
         else:  # a disk spoilt the name of one
             self._index.forget()
 
-    async def build(self, peer_id: str, ranges: Ranges, horizon: ExpiryHorizon, *, is_asked: bool = False) -> Tree:
-        """The tree of what lives in these ranges, without what the peer refused. `is_asked`: they are the peer's, and
-        nothing that is remembered is arranged for them. Raises StorageError."""
+    async def build(
+        self,
+        peer_id: str,
+        ranges: Ranges,
+        horizon: ExpiryHorizon,
+        *,
+        is_asked: bool = False,
+        by_own_rules: bool = True,
+    ) -> Tree:
+        """The tree of what lives in these ranges, without what the peer refused. Raises StorageError.
+
+        `is_asked`: the ranges are the peer's, and nothing that is remembered is arranged for them. `by_own_rules`:
+        whether the horizon is this node's own; nothing that is read by another's is remembered.
+        """
         refused = self._refusals.of(peer_id)
         apart = {position_bytes(key_id)[:POSITION_PREFIX] for key_id in refused}
-        found = await self._resources.collect(ranges, msgspec.structs.astuple(horizon), apart, fits=not is_asked)
+        found = await self._resources.collect(
+            ranges, msgspec.structs.astuple(horizon), apart, fits=not is_asked, by_own_rules=by_own_rules
+        )
         others: list[bytes] = []
         for number, row in enumerate(found.rest):
             if number % PAGE == 0:
                 await turn(PAGE * PER_ROW)
             others += await self._entry_for(row.name, refused, horizon)
         resources = sum(len(part.entries) for part in found.parts) + len(others)
-        others += await self._listed(peer_id, ranges, horizon, fits=not is_asked)
+        listed = await self._index.collect(
+            ranges, (horizon.owned, horizon.removed), fits=not is_asked, by_own_rules=by_own_rules
+        )
+        others += await self._entries_of(listed, peer_id, horizon)
         return Tree(await _hashed(found.parts, others), resources, peer_id, ranges, horizon)
 
     async def _entry_for(
@@ -96,9 +114,8 @@ class Trees:
             digest = await digest_in_turns(without(alive, refused[place.key_id]))
         return [] if digest == NOTHING else [entry_of(place.position, digest)]
 
-    async def _listed(self, peer_id: str, ranges: Ranges, horizon: ExpiryHorizon, *, fits: bool) -> list[bytes]:
+    async def _entries_of(self, found: Collected[IndexPlace], peer_id: str, horizon: ExpiryHorizon) -> list[bytes]:
         """The entries of what is listed, without what the peer refused."""
-        found = await self._index.collect(ranges, (horizon.owned, horizon.removed), fits=fits)
         entries = [entry for part in found.parts for entry in part.entries]
         for number, row in enumerate(found.rest):
             if number % PAGE == 0:
@@ -161,14 +178,17 @@ class Trees:
         named.key_ids.extend(key_id for prefix in sorted(prefixes) for key_id in at.get(prefix, ()))
         return named
 
-    async def for_caller(self, caller: str, ranges: Ranges, horizon: ExpiryHorizon, *, anew: bool) -> HashTree:
+    async def for_caller(
+        self, caller: str, ranges: Ranges, horizon: ExpiryHorizon, *, anew: bool, by_own_rules: bool = True
+    ) -> HashTree:
         """The tree that a caller asks about; the one that it asked about last, unless it begins `anew`. A small one is
-        built again, so that nobody has large ones forgotten by asking about many of those."""
+        built again, so that nobody has large ones forgotten by asking about many of those. `by_own_rules`: see
+        `build`."""
         known = None if anew else self._asked.get(caller)
         if known is not None and (known.ranges, known.horizon) == (ranges, horizon):
             return known.hashes
         async with self._building:
-            tree = await self.build(caller, ranges, horizon, is_asked=True)
+            tree = await self.build(caller, ranges, horizon, is_asked=True, by_own_rules=by_own_rules)
         if len(tree.hashes) > PAGE:
             self._asked[caller] = tree
         return tree.hashes
@@ -180,7 +200,9 @@ async def _hashed(parts: Iterable[Part], others: Iterable[bytes]) -> HashTree:
     known: dict[Prefix, bytes] = {}
     entries: list[bytes] = []
     unknown: list[tuple[Part, tuple[bytes, ...]]] = []
-    for part in parts:
+    for number, part in enumerate(parts):
+        if number % _PARTS_AT_ONCE == 0:
+            await turn(_PARTS_AT_ONCE * _PER_PART)
         entries += part.entries
         if part.digests is not None:
             beside = tuple(apart.entries(part.prefix)) if len(apart) else ()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import pytest
 import trio
 
 from registry.codes import Code
+from registry.errors import StorageError
+from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.values import Key, KeyTombstone, Record
 from registry.permission.policy import Policy
 from registry.protocol.error_info import ErrorInfo
@@ -16,16 +18,23 @@ from registry.protocol.messages import Item, PutAnswer, PutBody, build, parse
 from registry.protocol.network import Network
 from registry.replica.replica import Replica
 from registry.replication import anti_entropy
-from registry.replication.anti_entropy import AntiEntropy
+from registry.replication.anti_entropy import AntiEntropy, Compared
+from registry.replication.epoch import epoch_of
 from registry.replication.messages import (
     COMPARE,
+    COMPARE_RANGES,
     MAX_ENTRIES,
     CompareAnswer,
     CompareBody,
     KeySummary,
+    RangesAnswer,
+    RangesBody,
     ReplicateBody,
     Summary,
+    packed,
 )
+from registry.replication.ranges import EVERYWHERE, Ranges
+from registry.replication.view import RangeView
 from registry.settings import RegistrySettings
 from registry.storage import Transaction, open_store
 from registry.storage.database import IN_MEMORY
@@ -35,6 +44,8 @@ LIAR = "a peer that answers oddly"
 KEYS = [a_key(f"resource {number}") for number in range(8)]
 CLOSED = a_key("closed", policy=Policy(revision=1))
 OPEN = a_key("closed", policy=Policy(revision=17, open=True))
+NEVER = ExpiryHorizon(*[2**62] * 6)
+"""By which nothing lives."""
 RECORDS = [a_record(key.id, value="x" * 1000) for key in KEYS]
 
 
@@ -147,3 +158,48 @@ async def test_what_the_policy_of_a_peer_refused_is_offered_again_once_that_is_a
     await compared_by(odd, [(mine, record)], times=len(told))
     offered = [item.state for items in odd.taken for item in items if item.state is not None]
     assert offered == [record, record]
+
+
+class Strict(Odd):
+    """A network with a peer by whose rules nothing lives, and another one that has the same as this node."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: CompareAnswer(NEVER, 0, ()))
+        self.handlers: dict[str, Callable[[str, object], Awaitable[object]]] = {}
+
+    def serve(self, method: str, handler: Callable[[str, object], Awaitable[object]]) -> None:  # type: ignore[override]
+        self.handlers[method] = handler
+
+    async def call(self, peer_id: str, method: str, body: object, timeout: float) -> object:
+        await trio.lowlevel.checkpoint()
+        is_told = parse(body, RangesBody).horizon is not None
+        return build(RangesAnswer(False, horizon=NEVER) if peer_id == LIAR and not is_told else RangesAnswer(True))
+
+    def members(self) -> frozenset[str]:
+        return frozenset()
+
+
+async def test_by_whatever_rules_a_peer_compares_nothing_is_read_anew_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def everywhere(_: RangeView) -> Ranges:
+        await trio.lowlevel.checkpoint()
+        return EVERYWHERE
+
+    async def failing(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StorageError("it was read already")
+
+    monkeypatch.setattr(RangeView, "taken", everywhere)
+    strict = Strict()
+    async with open_store(IN_MEMORY, inline=True) as store:
+        await store.write(lambda transaction: [transaction.put_key(key, NOW, 0) for key in KEYS])
+        comparing = AntiEntropy(cast("Network", strict), store, cast("Replica", Kept()), lambda: NOW + 1)
+        body = RangesBody(epoch_of(NOW + 1, Kept.settings.clock_skew), NEVER, packed(EVERYWHERE), bytes(16), (), False)
+        for _ in range(2):
+            await comparing.over_ranges("another", EVERYWHERE, last=False)
+        await comparing.over_ranges(LIAR, EVERYWHERE, last=False)
+        await strict.handlers[COMPARE_RANGES](LIAR, build(body))
+        monkeypatch.setattr(store, "read", failing)
+        monkeypatch.setattr(store, "resource", failing)
+        assert await comparing.over_ranges("another", EVERYWHERE, last=False) == Compared([], ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from typing import Final
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +21,10 @@ from registry.model.owner_index import IndexEntry
 from registry.replica import rules
 from registry.replication import kept_entries
 from registry.replication.hash_tree import HashTree, entry_of
+from registry.replication.kept_entries import KeptEntries, Row, Times
 from registry.replication.ranges import EVERYWHERE, Range, Ranges, covers, union
 from registry.replication.refusals import Refusals, RefusedEntries, without
+from registry.replication.stored_places import PAGE, Span
 from registry.replication.trees import Trees
 from registry.settings import RegistrySettings
 from registry.storage import NOTHING, Store, Transaction, open_store
@@ -173,3 +177,129 @@ async def test_what_didnt_change_is_neither_read_nor_hashed_again(monkeypatch: p
             changed = await trees.build(PEERS[0], EVERYWHERE, later)
             assert changed.hashes.digest() != first.hashes.digest()
             assert reads == 1
+
+
+class Shelf:
+    """Rows in order of position, and how many of them were read."""
+
+    def __init__(self, positions: list[bytes], oldest: Times = (9,)) -> None:
+        self.rows = {position: self.row(position, oldest) for position in sorted(positions)}
+        self.reads = 0
+        self.most_at_once = 0
+        self.waits_at: dict[bytes, trio.Event] = {}
+        """Before what is at such a position is read."""
+
+    def row(self, position: bytes, oldest: Times) -> Row[None]:
+        return Row(position, entry_of(position, position), oldest, None)
+
+    async def read_page(self, left: list[Span], horizon: Times) -> list[Row[None]]:
+        await trio.lowlevel.checkpoint()
+        first, _, last = left.pop()
+        for position, waits in self.waits_at.items():
+            if first <= position <= last:
+                await waits.wait()
+        found = [row for position, row in self.rows.items() if first <= position <= last]
+        if len(found) > PAGE:
+            following = int.from_bytes(found[PAGE - 1].position, "big") + 1
+            left.append((following.to_bytes(32, "big"), "", last))
+        self.reads += len(found[:PAGE])
+        return [Row(*row) for row in found[:PAGE]]
+
+
+def at(*first_bytes: int) -> bytes:
+    """A position."""
+    return bytes(first_bytes).ljust(32, b"\0")
+
+
+def of_first_bytes(first: int, last: int) -> Ranges:
+    return (Range(first << POSITION_BITS - 8, last + 1 << POSITION_BITS - 8),)
+
+
+async def test_what_is_read_by_a_peers_rules_takes_nothing_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ExpiryHorizon.at(NOW + 60, RULES)
+    made_up = own.stricter(ExpiryHorizon(0, 0, 0, 0, 2**70))
+    async with open_store(IN_MEMORY, inline=True) as store:
+        with blocks_of(2, 8):
+            trees = Trees(store, Refusals(), RefusedEntries())
+            for key in KEYS:
+                await store.write(lambda t, key=key: [t.put_key(key, NOW, 0), t.index.put(IndexEntry.of(key), 0)])
+            for _ in range(3):
+                first = await trees.build(PEERS[0], EVERYWHERE, own)
+            for build in (trees.build, trees.build):
+                await build(PEERS[1], EVERYWHERE, made_up, is_asked=True, by_own_rules=False)
+            await trees.for_caller(PEERS[1], EVERYWHERE, made_up, anew=True, by_own_rules=False)
+            monkeypatch.setattr(store, "read", failing)
+            monkeypatch.setattr(store, "resource", failing)
+            again = await trees.build(PEERS[0], EVERYWHERE, own)
+            assert again.hashes.digest() == first.hashes.digest()
+
+
+async def test_who_is_cancelled_has_nothing_forgotten_that_was_kept() -> None:
+    shelf = Shelf([at(number) for number in range(256)])
+    with blocks_of(2, 8):
+        kept = KeptEntries(shelf.read_page)
+        for _ in range(2):
+            await kept.collect(EVERYWHERE, (1,))
+        kept.note_changed([at(7)])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await kept.collect(EVERYWHERE, (1,))
+        assert scope.cancelled_caught
+        shelf.reads = 0
+        await kept.collect(EVERYWHERE, (1,))
+        assert shelf.reads == 1
+
+
+async def test_who_has_a_block_isnt_told_of_what_another_ones_rules_let_live_meanwhile() -> None:
+    shelf = Shelf([at(number) for number in range(256)])
+    with blocks_of(2, 8):
+        kept = KeptEntries(shelf.read_page)
+        for _ in range(2):
+            await kept.collect(EVERYWHERE, (1,))
+        position = int.from_bytes(at(128), "big")
+        shelf.waits_at[at(128)] = waits = trio.Event()
+        found = []
+
+        async def collect() -> None:
+            ranges = (*of_first_bytes(0, 63), Range(position, position + 1))
+            found.append(await kept.collect(ranges, (5,)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect)
+            await trio.testing.wait_all_tasks_blocked()
+            changed = shelf.rows[at(7)] = Row(at(7), entry_of(at(7), at(1)), (3,), None)
+            kept.note_changed([at(7)])
+            lenient = await kept.collect(of_first_bytes(0, 63), (1,))
+            waits.set()
+        assert changed.entry in [entry for part in lenient.parts for entry in part.entries]
+        assert changed.entry not in [entry for part in found[0].parts for entry in part.entries]
+
+
+async def test_peers_whose_ranges_are_filled_differently_dont_have_blocks_cut_anew_each_time() -> None:
+    full = [at(first, second, third) for first in range(2) for second in range(256) for third in range(5)]
+    shelf = Shelf([*full, *(at(first, second) for first in range(128, 130) for second in range(0, 256, 2))])
+    kept = KeptEntries(shelf.read_page)
+    for _ in range(3):
+        await kept.collect(of_first_bytes(0, 1), (1,))
+        await kept.collect(of_first_bytes(128, 129), (1,))
+    shelf.reads = 0
+    await kept.collect(of_first_bytes(0, 1), (1,))
+    await kept.collect(of_first_bytes(128, 129), (1,))
+    assert shelf.reads == 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_no_more_than_a_page_is_in_memory_with_all_that_is_read_of_it(first: int) -> None:
+    shelf = Shelf([at(first, second) for first in range(16) for second in range(256)])
+    most = 0
+
+    async def read_page(left: list[Span], horizon: Times) -> list[Row[None]]:
+        nonlocal most
+        most = max(most, sum(isinstance(each, Row) for each in gc.get_objects()) - len(shelf.rows))
+        return await shelf.read_page(left, horizon)
+
+    kept = KeptEntries(read_page)
+    for _ in range(2):  # in part, then by blocks
+        found = await kept.collect((Range(first, 1 << POSITION_BITS),), (1,))
+    assert sum(len(part.entries) for part in found.parts) == len(shelf.rows) - first
+    assert most <= 2 * PAGE
