@@ -79,6 +79,7 @@ class ClockWatch:
         self._changed = Broadcast()
         self._callbacks: list[Callable[[], None]] = []
         self._told = ClockVerdict(Standing.UNCHECKED)
+        self._has_warned = False  # that the clock may be wrong, and nothing else since
         self._patient_until = math.inf
         self._asking = trio.CancelScope()  # of the comparison under way, or of the last one
         peers.serve(METHOD, self._tell)
@@ -205,8 +206,10 @@ class ClockWatch:
             _log.warning("this machine's clock is off: set it; nothing new is signed until then", **told)
         elif verdict.standing is Standing.SUSPECT:
             _log.warning("this machine's clock differs from those of too few peers to tell whose is right", **told)
-        elif self._told.standing in (Standing.OFF, Standing.SUSPECT):
+        elif self._has_warned and verdict.standing is not Standing.UNCHECKED:  # of which nobody said anything yet
             _log.warning("this machine's clock is right again", **told)
+        if verdict.standing is not Standing.UNCHECKED:
+            self._has_warned = verdict.is_off or verdict.is_suspect
         self._told = verdict
         self._changed.send()
         for callback in self._callbacks:

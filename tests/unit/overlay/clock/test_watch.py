@@ -215,6 +215,24 @@ async def test_after_a_jump_nobody_waits_for_long_for_those_who_dont_answer(auto
         assert trio.current_time() - before <= PATIENCE_AFTER_JUMP, "once for a jump"
 
 
+async def test_a_clock_that_jumped_isnt_called_right_before_anybody_said_so(autojump_clock: object) -> None:
+    peers = PlayedPeers({"a": 40.0})
+    with capture_logs() as logs:
+        async with watched(peers) as watch:
+            await trio.sleep(1)
+            assert watch.verdict().standing is Standing.SUSPECT
+            peers.ahead = dict.fromkeys("abc")
+            peers.skew = 2 * DAY
+            await trio.sleep(2 * POLL)
+            assert watch.verdict().standing is Standing.UNCHECKED
+            told = [entry["event"] for entry in logs]
+            assert "this machine's clock is right again" not in told
+            peers.ahead, peers.skew = dict.fromkeys("abc", 0.0), 0.0
+            await trio.sleep(2 * POLL)
+            assert watch.verdict().standing is Standing.RIGHT
+    assert [entry["event"] for entry in logs].count("this machine's clock is right again") == 1
+
+
 async def test_peers_that_dont_answer_are_asked_again_less_and_less(autojump_clock: object) -> None:
     peers = PlayedPeers(dict.fromkeys("abc"))
     async with watched(peers) as watch:
