@@ -49,7 +49,7 @@ from registry.replication.messages import (
     unpacked,
 )
 from registry.replication.ranges import Ranges, difference, intersection, union
-from registry.replication.refusals import Refusals, RefusedEntries
+from registry.replication.refusals import NO_KEY, Refusals, RefusedEntries
 from registry.replication.trees import Tree, Trees
 from registry.replication.view import RangeView
 from registry.storage import Store, Transaction
@@ -307,10 +307,10 @@ class AntiEntropy:
 
 
 def _ruling(mine: ResourceState, summary: Summary) -> bytes:
-    """The digest of the key by whose policy a peer decides once it has ours: of the greater one; empty for none."""
+    """The digest of the key by whose policy a peer decides once it has ours: of the greater one; `NO_KEY` for none."""
     if summary.key is not None and (mine.key is None or mine.key.order() < summary.key.order()):
         return summary.key.digest
-    return digest_of(mine.key) if mine.key is not None else b""
+    return digest_of(mine.key) if mine.key is not None else NO_KEY
 
 
 def _entries_at(

@@ -20,6 +20,8 @@ MAX_PEERS: Final = 256
 MAX_OF_A_PEER: Final = 4096
 MAX_ENTRIES: Final = 65_536  # of indexes, all peers' together; 200 bytes each
 REMEMBERED_FOR: Final = 6 * 3600.0  # seconds
+NO_KEY: Final = b"no key"
+"""In the place of a key's digest where neither this node nor the peer tells of one: the peer may get one meanwhile."""
 
 
 class Refusals:
@@ -33,7 +35,7 @@ class Refusals:
 
     def remember(self, peer_id: str, key_id: str, value: KeyOrTombstone | State, under: bytes = b"") -> None:
         """The peer won't take a value of this resource. `under`: the digest of the key by whose policy, if it was for
-        that: of its own, where that is greater than ours."""
+        that: of its own, where that is greater than ours; `NO_KEY` where nobody told of any."""
         refused = self._of.get(peer_id)
         if refused is None:
             refused = self._of[peer_id] = TTLCache(MAX_OF_A_PEER, REMEMBERED_FOR, timer=trio.current_time)
@@ -81,7 +83,7 @@ class RefusedEntries:
 def without(resource: ResourceState, refusals: Mapping[bytes, bytes]) -> ResourceState:
     """A resource but for the values of these digests, as far as they were refused under its key or any."""
     key = resource.key
-    ruling = digest_of(key) if key is not None else b""
+    ruling = digest_of(key) if key is not None else NO_KEY
     refused = {digest for digest, under in refusals.items() if under in (b"", ruling)}
     return ResourceState(
         key=None if key is None or digest_of(key) in refused else key,

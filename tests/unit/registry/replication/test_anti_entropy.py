@@ -160,6 +160,21 @@ async def test_what_the_policy_of_a_peer_refused_is_offered_again_once_that_is_a
     assert offered == [record, record]
 
 
+async def test_what_the_policy_of_a_key_refused_of_which_a_peer_didnt_tell_is_offered_again_once_it_tells_of_one() -> (
+    None
+):
+    """It got the key just after it had told what it has, or has one that is too old to be told of."""
+    told = [None, None, KeySummary.of(OPEN)]
+    odd = Odd(
+        lambda request: CompareAnswer(request.horizon, len(request.entries), (Summary(0, True, key=told.pop(0)),))
+    )
+    odd.refuses = ErrorInfo(Code.CERTIFICATE_ROOT, "the policy names others")
+    record = a_record(CLOSED.id, issued=NOW + 1)
+    await compared_by(odd, [(a_key_tombstone("closed"), record)], times=len(told))
+    offered = [item.state for items in odd.taken for item in items if item.state is not None]
+    assert offered == [record, record], "once for no key, and once for that one"
+
+
 class Strict(Odd):
     """A network with a peer by whose rules nothing lives, and another one that has the same as this node."""
 
