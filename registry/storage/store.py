@@ -122,8 +122,9 @@ class Store:
         if cached is not None:
             return cached
         async with self._disk:  # no commit is under way, so what is read is what the last one left
-            state, size = await self._query(lambda transaction: _sized(transaction.resource(key_id)))
-            self._cache.remember(key_id, state, size)
+            state, size, is_damaged = await self._query(partial(_loaded, key_id))
+            if not is_damaged:  # else, if what is damaged can't be deleted now, nobody would meet it again
+                self._cache.remember(key_id, state, size)
         return state
 
     async def digests(self, key_ids: Sequence[str], horizon: ExpiryHorizon) -> dict[str, bytes]:
@@ -319,8 +320,10 @@ class Store:
         self._send.close()
 
 
-def _sized(resource: ResourceState) -> tuple[ResourceState, int]:
-    return resource, resource.size()
+def _loaded(key_id: str, transaction: Transaction) -> tuple[ResourceState, int, bool]:
+    """A resource, its size, and whether damaged rows were met."""
+    resource = transaction.resource(key_id)
+    return resource, resource.size(), bool(transaction.damaged)
 
 
 def _log_event(event: HistoryEvent) -> None:

@@ -647,6 +647,30 @@ async def test_a_damaged_row_is_dropped_counted_and_told_and_no_other_suffers(pa
         assert store.damaged == 0
 
 
+async def test_what_rotted_and_couldnt_be_dropped_is_met_again_once_the_disk_works(path: Path) -> None:
+    """Its resource stayed in memory without it, and nobody looked for what lacked (seed 989 of the simulation)."""
+    record, told = a_record(KEY.id), list[str]()
+    with closing(open_database(path)) as connection:
+        async with store_over(connection, path) as store:
+            await store.write(puts(record))
+    rot(path, ROTS["a byte of a record"])
+    with closing(open_database(path)) as connection:
+        async with store_over(connection, path) as store:
+            store.on_damage(told.extend)
+            repair = make_read_only(connection, path)
+            assert await store.resource(KEY.id) == ResourceState.of(KEY, [])
+            with pytest.raises(StorageError):
+                await store.write(lambda transaction: transaction.put_key(OTHER, NOW, 0))
+            assert (told, store.damaged) == ([], 0)
+            repair()
+            assert await store.resource(KEY.id) == ResourceState.of(KEY, [])
+            await store.write(lambda _: None)
+            assert (told, store.damaged) == ([KEY.id], 1)
+            await store.write(puts(record))
+            assert await store.resource(KEY.id) == ResourceState.of(KEY, [record])
+            assert store.cached_resource(KEY.id) is not None
+
+
 async def test_what_rotted_unread_isnt_hidden_by_a_write_beside_it(path: Path) -> None:
     rotten, good = a_record(KEY.id), a_record(KEY.id, issuer=identity(50))
     async with open_store(path) as store:
