@@ -155,16 +155,18 @@ class Trees:
         unknown = set(entries)
         at: dict[bytes, list[str]] = {}
         named = Named([], [])
-        left = spans_of(intersection(tree.ranges, around({entry[:POSITION_PREFIX] for entry in entries})))
-        while left:
-            await turn(PAGE * PER_ROW)
-            for place in await next_places(self._store, left, tree.horizon):
-                entry = entry_of(place.position, place.digest)
-                if entry in unknown:
-                    unknown.remove(entry)
-                    named.key_ids.append(place.key_id)
-                else:
-                    at.setdefault(entry[:POSITION_PREFIX], []).append(place.key_id)
+        positions = sorted({entry[:POSITION_PREFIX] for entry in entries})
+        for start in range(0, len(positions), PAGE):
+            left = spans_of(intersection(tree.ranges, around(positions[start : start + PAGE])))
+            while left:
+                await turn(PAGE * PER_ROW)
+                for place in await next_places(self._store, left, tree.horizon):
+                    entry = entry_of(place.position, place.digest)
+                    if entry in unknown:
+                        unknown.remove(entry)
+                        named.key_ids.append(place.key_id)
+                    else:
+                        at.setdefault(entry[:POSITION_PREFIX], []).append(place.key_id)
         left = spans_of(tree.ranges) if unknown else []
         while left:
             await turn(PAGE * PER_ROW)

@@ -20,14 +20,15 @@ from registry.model.expiry_horizon import ExpiryHorizon
 from registry.model.owner_index import IndexEntry
 from registry.replica import rules
 from registry.replication import kept_entries
+from registry.replication import trees as trees_module
 from registry.replication.hash_tree import HashTree, entry_of
 from registry.replication.kept_entries import KeptEntries, Row, Times
 from registry.replication.ranges import EVERYWHERE, Range, Ranges, covers, union
 from registry.replication.refusals import Refusals, RefusedEntries, without
-from registry.replication.stored_places import PAGE, Span
+from registry.replication.stored_places import PAGE, Span, next_places
 from registry.replication.trees import Trees
 from registry.settings import RegistrySettings
-from registry.storage import NOTHING, Store, Transaction, open_store
+from registry.storage import NOTHING, Place, Store, Transaction, open_store
 from registry.storage.database import IN_MEMORY
 from registry.storage.digests import position_bytes
 from tests.unit.registry.builders import NOW, a_key, a_key_tombstone, a_record, a_tombstone, identity
@@ -232,6 +233,27 @@ async def test_what_is_read_by_a_peers_rules_takes_nothing_of_what_is_kept(monke
             monkeypatch.setattr(store, "resource", failing)
             again = await trees.build(PEERS[0], EVERYWHERE, own)
             assert again.hashes.digest() == first.hashes.digest()
+
+
+async def test_where_everything_differs_only_so_many_places_are_looked_up_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = 0
+
+    async def counted(store: Store, left: list[Span], horizon: ExpiryHorizon) -> list[Place]:
+        nonlocal most
+        most = max(most, len(left))
+        return await next_places(store, left, horizon)
+
+    async with open_store(IN_MEMORY, inline=True) as store:
+        await store.write(lambda t: [t.put_key(key, NOW, 0) for key in KEYS])
+        trees = Trees(store, Refusals(), RefusedEntries())
+        tree = await trees.build(PEERS[0], EVERYWHERE, ExpiryHorizon.at(NOW + 60, RULES))
+        monkeypatch.setattr(trees_module, "PAGE", 4)
+        monkeypatch.setattr(trees_module, "next_places", counted)
+        named = await trees.named(tree, tree.hashes.entries())
+    assert sorted(named.key_ids) == sorted(key.id for key in KEYS)
+    assert most == 4
 
 
 async def test_who_is_cancelled_has_nothing_forgotten_that_was_kept() -> None:
