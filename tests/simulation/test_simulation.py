@@ -72,7 +72,7 @@ def test_the_same_holds_where_replicas_pass_writes_on() -> None:
 @pytest.mark.timeout(HANGS)
 def test_short_seeds_of_small_networks_have_the_same_faults_and_the_same_trace_in_any_process() -> None:
     with ThreadPoolExecutor() as pool:
-        one, other = pool.map(_reported, (871, 871), ("1", "2"))
+        one, other = pool.map(_reported, (55, 55), ("1", "2"))
     assert min(one.crashes, one.sick, one.rotten, one.acknowledged) > 3, "hardly anything happened"
     assert min(one.left, one.reads, one.changes, one.events, one.downs, one.deaths) > 0, "something never happened"
     assert one == other
