@@ -1,5 +1,7 @@
 """How the tests are spread over workers: what shares a network stays together, and what takes longest starts first.
 
+What starts so many nodes that two cores are just enough for them is marked `alone`, and runs beside nothing else.
+
 And what is logged in this process: it is kept, and made text only where a test fails. As text it took each network in
 one process a twentieth of its CPU.
 """
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 import structlog
+from filelock import ReadWriteLock
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -49,6 +52,8 @@ COMPUTING: Final = ("tests/simulation/", "tests/unit/")
 """What keeps a core busy. One worker takes these first and the others the rest, so that both cores are used all the
 time, and real networks run beside one of these and not beside several."""
 
+MACHINE: Final = pytest.StashKey[ReadWriteLock]()
+"""Of all workers; where no test of the run is marked `alone` there is none."""
 
 LOGGED: Final = 2_000  # events of a test that are kept, the last ones
 _logged: deque[tuple[str, structlog.typing.EventDict]] = deque(maxlen=LOGGED)
@@ -119,10 +124,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """All that was imported stays: Python needn't look through it for garbage again and again."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """All that was imported stays: Python needn't look through it for garbage again and again.
+
+    And where a test is going to have the machine alone, all the others have to ask whether they may run.
+    """
     gc.collect()
     gc.freeze()
+    cache = session.config.cache
+    if cache is not None and any(item.get_closest_marker("alone") for item in session.items):
+        session.config.stash[MACHINE] = ReadWriteLock(cache.mkdir("machine") / "lock.sqlite")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What is marked `alone` waits until the other workers' tests have ended, and lets none begin beside it. That is
+    before a test's time begins to count."""
+    machine = item.config.stash.get(MACHINE, None)
+    if machine is None:
+        return (yield)
+    with machine.write_lock() if item.get_closest_marker("alone") else machine.read_lock():
+        return (yield)
 
 
 def _place(item: pytest.Item) -> tuple[float, int]:

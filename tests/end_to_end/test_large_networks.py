@@ -41,7 +41,7 @@ WATCHED = 20
 MAJORITY = Constants(INITIAL_REPLICATION_FACTOR=REPLICAS // 2 + 1)
 QUIET_WITHIN = 120.0  # seconds, with all nodes on two cores
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
 
 
 class Watcher:

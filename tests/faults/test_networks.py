@@ -29,7 +29,7 @@ def test_a_service_whose_machine_is_gone_without_a_word_is_listed_no_more_within
     ("nodes", "time"),
     [
         pytest.param(5, TIME, marks=pytest.mark.timeout(TIME)),
-        pytest.param(32, MANY_TIME, marks=[pytest.mark.slow, pytest.mark.timeout(MANY_TIME)]),
+        pytest.param(32, MANY_TIME, marks=[pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(MANY_TIME)]),
     ],
 )
 def test_what_is_promised_holds_while_machines_are_sick_and_all_is_well_afterwards(nodes: int, time: int) -> None:
