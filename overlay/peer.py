@@ -168,6 +168,7 @@ class OverlayPeer:
             is_neighbour=self._lookup.is_neighbour,
             when_changed=self._note_change,
         )
+        self._lookup.on_neighbours_change(self._note_neighbours)
         self._bootstrapped = BootstrappedPeer(
             host.peer_id, self._links, self._lookup, self._address_linker, self._departures, settings
         )
@@ -363,7 +364,10 @@ class OverlayPeer:
         await self._bootstrapped.wait_joined()
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
-        """Have `callback()` called, synchronously, whenever a member came or went; it must be cheap and not raise."""
+        """Have `callback()` called, synchronously, whenever a member came or went, or `neighbours` tells others.
+
+        It must be cheap and not raise.
+        """
         self._membership_callbacks.append(callback)
 
     def statistics(self) -> OverlayStatistics:
@@ -487,9 +491,12 @@ class OverlayPeer:
         if member:
             self._peer_records.note_change()
             self._compared_clock.note_change()
-            self._presence.note_members()
-            for callback in self._membership_callbacks:
-                callback()
+            self._note_neighbours()
+
+    def _note_neighbours(self) -> None:
+        self._presence.note_members()
+        for callback in self._membership_callbacks:
+            callback()
 
     def _own_peer_record(self, now: float) -> PeerRecord:
         relays = [(member, self.addresses_of(member)) for member in self.members()]

@@ -23,7 +23,7 @@ just when the home of each of them reaches beyond it, to us.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
 import structlog
@@ -106,6 +106,12 @@ class HomeUpkeep:
         self._thin_found: float | None = None  # when a bucket was found thin, the latest time
         self._pass = trio.Lock()
         self._due = Wakeup()
+        self._when_kept_changes: list[Callable[[], None]] = []
+
+    def on_kept_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called whenever other members have to be linked though none was added or removed: a bucket
+        was found thin, or isn't any more."""
+        self._when_kept_changes.append(callback)
 
     def is_far_link(self, member: str) -> bool:
         """Whether it is one of the two that we chose in its bucket."""
@@ -365,7 +371,11 @@ class HomeUpkeep:
             return  # whoever answered may know a part only: tried again next time
         self._note_size(target, found)
         now = trio.current_time()
+        before = set(self._home.kept_members())
         self._home.note_bucket(bucket, len(inside), now)
+        if before != set(self._home.kept_members()):
+            for callback in self._when_kept_changes:
+                callback()
         self._looked_up[bucket] = now
         if len(inside) < HOME_SIZE:
             self._far.pop(bucket, None)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
@@ -118,6 +118,10 @@ class Lookup:
     def neighbours(self) -> list[str]:
         """Those of them around our own position, who may keep what we keep: this peer knows all of them."""
         return self._home.kept_members()
+
+    def on_neighbours_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called when `neighbours` tells others though no link came up or went down."""
+        self._upkeep.on_kept_change(callback)
 
     def is_neighbour(self, peer_id: str) -> bool:
         """Whether a peer, linked or not, lies where this one has to know everybody."""

@@ -111,7 +111,7 @@ class Network(Protocol):
         ...
 
     def on_membership_change(self, callback: Callable[[], None]) -> None:
-        """Has `callback()` called whenever a member came or went."""
+        """Has `callback()` called whenever a member came or went, or `neighbours` tells others."""
         ...
 
     def is_isolated(self) -> bool:

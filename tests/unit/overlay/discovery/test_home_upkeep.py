@@ -76,6 +76,34 @@ async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_cl
     assert sum(map(upkeep.is_far_link, FAR)) == 2
 
 
+async def test_it_is_told_when_others_have_to_be_linked_though_nobody_came_or_went(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Replicas compare with those. Who was linked when its bucket was found thin was told to nobody: it was compared
+    with an hour later, unless others came or went."""
+    home = Home(peer_position(OWN))
+    network = AnsweringNetwork(home, NEAR + FAR[:10])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    told: list[set[str]] = []
+    upkeep.on_kept_change(lambda: told.append({*home.kept_members()}))
+    for peer in network.alive:
+        await network.link(peer)
+    assert not {*FAR[:10]} & {*home.kept_members()}
+    await upkeep.run_once()
+    assert told
+    assert {*FAR[:10]} <= told[-1]
+    count = len(told)
+    await upkeep.run_once()
+    assert len(told) == count
+    network.alive = IDS
+    for newcomer in FAR[10:]:
+        await network.link(newcomer)
+    await trio.sleep(INTERVAL)
+    await upkeep.run_once()
+    assert len(told) == count + 1
+    assert not {*FAR} & told[-1]
+
+
 class HalvedNetwork(AnsweringNetwork):
     """Each knows its own half alone: its home reaches no farther."""
 
