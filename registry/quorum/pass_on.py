@@ -59,7 +59,8 @@ MAX_CHECKED: Final = 4096  # writes that wait for their check; beyond it the old
 CHECK_TIMEOUT: Final = 5.0  # seconds
 CHECK_TRIES: Final = 3  # peers that are asked until one answers
 MAX_LOOKED_THROUGH: Final = 16_384  # states for one question whether writes are held
-PASSED_AT_ONCE: Final = 16  # writes, after which other tasks get their turn
+PASSED_AT_ONCE: Final = 16  # writes, after which other tasks get their turn; fewer where there are many members
+LOOKED_AT_ONCE: Final = 1024  # members, for all of these writes together: some 5 ms
 _PER_SPREAD: Final = 4e-4  # seconds for one write to a large region
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -109,11 +110,12 @@ class PassOn:
 
     async def take(self, caller: str, items: Sequence[Item], spreads: Iterable[Spread | None]) -> None:
         """Passes on what a peer put, and what is on disk here; of many a few at a time, in turns with others."""
+        at_once = max(min(PASSED_AT_ONCE, LOOKED_AT_ONCE // (len(self._network.members()) + 1)), 1)
         for number, (item, spread) in enumerate(zip(items, spreads, strict=True), start=1):
             if spread is not None:
                 self._pass_on(caller, item, spread)
-            if spread is not None and number % PASSED_AT_ONCE == 0:
-                await turn(PASSED_AT_ONCE * _PER_SPREAD)
+            if spread is not None and number % at_once == 0:
+                await turn(at_once * _PER_SPREAD)
 
     def _pass_on(self, caller: str, item: Item, spread: Spread) -> None:
         here, members = self._network.peer_id, self._network.members()

@@ -16,11 +16,12 @@ from collections.abc import Generator, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 from overlay.discovery.density import Crowding
-from registry.replication.block_view import NEVER_DENSE, Keepers, Members, block_view_of
+from registry.replication.block_view import NEVER_DENSE, BlockView, Keepers, Members, block_view_of
 from registry.replication.nearby import DEEPEST, Nearby, within_reach
 from registry.replication.ranges import WHOLE, Block, Ranges, joined
 
 _A_STEP: Final = 16  # blocks: a millisecond or two
+_AS_A_BLOCK: Final = 64  # members that take as long as one more block, where so many may be its keepers
 
 Found = TypeVar("Found")
 Steps = Generator[None, None, Found]
@@ -50,8 +51,9 @@ def keeper_blocks_in_steps(
     waiting, looked_at = [(WHOLE, block_view_of(members, size, crowding), nearby)], 0
     while waiting:
         block, side, near = waiting.pop()
-        looked_at += 1
-        if looked_at % _A_STEP == 0:
+        looked_at += _blocks_worth(side)
+        if looked_at >= _A_STEP:
+            looked_at = 0
             yield None
         if near is not None and not near.is_wanted(block):
             continue
@@ -80,8 +82,9 @@ def changes_in_steps(
     looked_at = 0
     while waiting:
         block, old, new, near = waiting.pop()
-        looked_at += 1
-        if looked_at % _A_STEP == 0:
+        looked_at += _blocks_worth(old)
+        if looked_at >= _A_STEP:
+            looked_at = 0
             yield None
         if old == new or (near is not None and not near.is_wanted(block)):
             continue
@@ -95,6 +98,11 @@ def changes_in_steps(
         else:
             for half in reversed(block.halves()):
                 waiting.append((half, old.half(half), new.half(half), near and near.half(half)))
+
+
+def _blocks_worth(side: BlockView) -> int:
+    """How long it takes to look at a block, in ones of which little is undecided."""
+    return 1 + len(side.view.undecided) // _AS_A_BLOCK
 
 
 def shared_ranges(
@@ -132,8 +140,9 @@ def kept_ranges(
     blocks: list[Block] = []
     while waiting:
         block, side, near = waiting.pop()
-        looked_at += 1
-        if looked_at % _A_STEP == 0:
+        looked_at += _blocks_worth(side)
+        if looked_at >= _A_STEP:
+            looked_at = 0
             yield
         is_keeper = side.is_keeper(peer_id)
         if is_keeper is False or not near.is_wanted(block):
