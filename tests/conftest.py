@@ -35,7 +35,7 @@ settings.load_profile("shared machine")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-WORKERS: Final = 4  # on two cores: one computes, and the tests of the others often wait for other processes
+WORKERS: Final = 3  # on two cores: one computes, and the tests of the others often wait for other processes
 ORDER: Final = ("attacks", "faults", "aqua", "oracle", "end_to_end", "simulation", "unit")
 TOGETHER: Final = (
     "tests/aqua/",
