@@ -532,21 +532,11 @@ class Scenario:
             for read in (everything, working):
                 left_out = read.health.keys() - {record.slot for record in read.usable}
                 assert not left_out, f"of {resource_id} {left_out} is shown as not working"
-            await self._check_same(guarded.get(resource_id), _values(everything.records or ()), found)
+            assert found == _values(everything.records or ()), f"of {resource_id} only {found} is shown as working"
             # A liar may tell its record to a watcher alone; for resources without policies that was looked at above.
             ignored = self.liars if resource_id in guarded else frozenset()
             self._check_watchers(resource_id, found, Told.working, ignored)
         self.deaths = await deaths.run()
-
-    async def _check_same(self, guarded: Guarded | None, first: Values, second: Values) -> None:
-        """That two reads show the same. Where anybody may register, a liar may show its own record to one reader and
-        not to the next (docs/permissions.md): where they differ, each is held against what honest nodes have."""
-        if guarded is None:
-            assert first == second, f"nobody is down, and one read shows {first}, the next {second}"
-        elif first != second:
-            known = await guarded.known()
-            for found in (first, second):
-                guarded.check_found(known, found, self.settings.registry)
 
     async def _check_that_nobody_is_behind(self) -> None:
         """Disks were mended long ago; what rotted is noticed when it is read, perhaps only now."""
