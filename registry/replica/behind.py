@@ -12,7 +12,8 @@ Rules (docs/design.md, Replication):
 4. It is asked for again soon, and then later and later, `LONGEST_DELAY` seconds at most; where there was no room,
    `LONGEST_WITHOUT_ROOM`, but at once when there is room again; what somebody sent too fast, `LONGEST_TOO_FAST`.
    About what was refused it asks every `PAUSE` seconds at most: the others compare with nobody more often, and what the
-   disk lost comes first.
+   disk lost comes first. Of that, what would be due within `TOGETHER` seconds comes along, for the same reason: who
+   compares does so for everything. That isn't one of its `MOST_TRIES`.
 5. Of too many, what was refused for load gives way to other causes, and all of those to what the disk lost: anybody can
    have this node refuse whatever he likes, by sending too fast, or what is dated ahead.
 
@@ -35,6 +36,7 @@ LONGEST_DELAY: Final = 8.0
 LONGEST_WITHOUT_ROOM: Final = 600.0
 LONGEST_TOO_FAST: Final = 60.0
 PAUSE: Final = 3.0  # seconds
+TOGETHER: Final = LONGEST_DELAY / 2
 MOST_TRIES: Final = 6  # of getting everything, or a second replica's word: half a minute
 MAX_BEHIND: Final = 4096  # resources; what is beyond waits for the hourly comparison
 MAX_WORDS: Final = 32  # replicas of whom it is remembered that they compared a resource: more than keep it
@@ -152,18 +154,25 @@ class Behind:
         """The resources to ask others about now; they count as asked about. `most` of those that have waited longest:
         of what the disk lost, or, where none of that is due, of what was refused (rule 4)."""
         due = [key_id for key_id, lack in self._lacks.items() if lack.due_at <= now]
-        lost = [key_id for key_id in due if self.is_behind(key_id)]
-        if not lost and now < self._others_from:
+        is_lost = any(map(self.is_behind, due))
+        if is_lost:
+            due = [
+                key_id for key_id in self._lacks if self.is_behind(key_id) and self._due_at(key_id) <= now + TOGETHER
+            ]
+        elif now < self._others_from:
             return []
-        found = sorted(lost or due, key=lambda key_id: self._lacks[key_id].due_at)[:most]
-        if found and not lost:
+        found = sorted(due, key=self._due_at)[:most]
+        if found and not is_lost:
             self._others_from = now + PAUSE
         for key_id in found:
             lack = self._lacks[key_id]
             longest = _LONGEST.get(lack.code, LONGEST_DELAY)
-            lack.tries += 1
+            lack.tries += lack.due_at <= now
             lack.due_at = now + min(FIRST_DELAY * 2.0 ** min(lack.tries, 30), longest)
         return found
+
+    def _due_at(self, key_id: str) -> float:
+        return self._lacks[key_id].due_at
 
     def is_patient(self, key_id: str) -> bool:
         """Whether others may yet be asked about a resource that don't answer now: `MOST_TRIES` times, in all."""

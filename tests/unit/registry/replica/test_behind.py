@@ -17,6 +17,7 @@ from registry.replica.behind import (
     MAX_WORDS,
     MOST_TRIES,
     PAUSE,
+    TOGETHER,
     Behind,
 )
 
@@ -126,6 +127,28 @@ def test_it_is_asked_for_soon_and_then_every_eight_seconds() -> None:
     times = asked_at(behind, 60.0)
     assert times[0] == FIRST_DELAY
     assert max(later - earlier for earlier, later in pairwise(times)) == LONGEST_DELAY
+
+
+def test_what_the_disk_lost_at_different_moments_is_soon_asked_for_together() -> None:
+    behind, keys = Behind(), [str(number) for number in range(20)]
+    for number, key_id in enumerate(keys):
+        behind.note(key_id, Code.STORAGE, number * 0.7)
+    behind.note("sent", Code.RECORD_FROM_FUTURE, 0.0)
+    rounds = []
+    while (now := behind.wakes_at()) <= 60.0:
+        rounds.append((now, behind.due(now)))
+    last = [(now, found) for now, found in rounds if now > 60.0 - LONGEST_DELAY and found != ["sent"]]
+    assert len(last) <= LONGEST_DELAY / TOGETHER
+    assert sorted(key_id for _, found in last for key_id in found) == sorted(keys), "and each as often as before"
+
+
+def test_what_comes_along_early_is_waited_for_as_long_as_before() -> None:
+    behind = Behind()
+    behind.note("key", Code.STORAGE, 0.0)
+    for number in range(3 * MOST_TRIES):
+        behind.note(f"another {number}", Code.STORAGE, number * 0.1)
+        assert "key" in behind.due(number * 0.1 + FIRST_DELAY)
+    assert behind.is_patient("key")
 
 
 def test_without_room_it_is_asked_for_rarely_but_at_once_when_there_is_room() -> None:

@@ -213,6 +213,33 @@ async def test_a_replica_whose_disk_failed_for_a_while_gets_what_it_missed_and_d
         assert await failing.parts.replica.wait_until_it_counts(resource_id)
 
 
+async def test_many_resources_of_which_a_failing_disk_lost_something_one_by_one_count_again_in_time(
+    autojump_clock, tmp_path: Path
+) -> None:
+    """Each was asked for at its own moment, of those who compare with the same peer every two seconds only."""
+    async with world(tmp_path, 5) as made:
+        failing = made.nodes[1]
+        assert failing.parts is not None
+        behind = failing.parts.replica.behind
+        all_ids = [await registered(made, made.nodes[0], f"sample {number}") for number in range(40)]
+        resource_ids = [resource_id for resource_id in all_ids if failing in keepers(made, resource_id)]
+        assert len(resource_ids) > 12
+        change(
+            failing, "CREATE TRIGGER failing BEFORE INSERT ON states BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+        for resource_id in resource_ids:
+            await update(made.nodes[0], resource_id, "newer", factor=2)
+            await trio.sleep(0.7)
+        await trio.sleep(15)
+        assert all(map(behind.is_behind, resource_ids))
+        change(failing, "DROP TRIGGER failing")
+        with trio.fail_after(RECOVERED_WITHIN):
+            while behind.causes():  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.1)
+        for resource_id in resource_ids:
+            assert await values_at(failing, resource_id) == {"newer"}
+
+
 async def test_those_who_never_compare_hold_nobody_up_and_are_asked_last_from_then_on(autojump_clock) -> None:
     async def never(caller: str, body: object) -> object:
         await trio.sleep_forever()

@@ -44,9 +44,9 @@ async def world(folder: Path, count: int, settings: NodeSettings = SETTINGS) -> 
         nursery.cancel_scope.cancel()
 
 
-async def registered(world: World, node: WorldNode) -> str:
+async def registered(world: World, node: WorldNode, label: str = "sample") -> str:
     assert node.parts is not None
-    created = await node.parts.registry.create_resource("sample", factor=3)
+    created = await node.parts.registry.create_resource(label, factor=3)
     assert created.resource_id is not None, created.errors
     done = await node.parts.registry.register_service(created.resource_id, "v", node.peer_id, None, factor=3)
     assert done.success, done.errors
