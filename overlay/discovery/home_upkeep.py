@@ -23,7 +23,7 @@ just when the home of each of them reaches beyond it, to us.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -80,6 +80,10 @@ class Searching(Protocol):
 
     async def link(self, peer_id: str) -> bool:
         """Link to a peer; whether it is a member that is linked now."""
+        ...
+
+    def note_keeping(self) -> None:
+        """Others may have to be linked than before, or other far links are ours, though none came up or went down."""
         ...
 
 
@@ -380,7 +384,12 @@ class HomeUpkeep:
         if len(inside) < HOME_SIZE:
             self._far.pop(bucket, None)
             self._thin_found = now
-            return
+        else:
+            await self._choose_far(bucket, inside)
+        self._peer.note_keeping()
+
+    async def _choose_far(self, bucket: int, inside: Sequence[str]) -> None:
+        """Have two links into a bucket, of those that were found there."""
         chosen = self._far.setdefault(bucket, set())
         candidates = [name for name in inside if name not in chosen and self._peer.is_dialable(name)]
         wanted = self._random.sample(candidates, min(max(FAR_LINKS - len(chosen), 0), len(candidates)))

@@ -358,6 +358,10 @@ class Lookup:
 
     # Links that come and go
 
+    def note_keeping(self) -> None:
+        """Some links may be needed, or not be needed any more, that weren't, or were."""
+        self._links.note_keeping()
+
     def _note_up(self, peer_id: str, member: bool) -> None:
         self._failed.forget(peer_id)
         if member:

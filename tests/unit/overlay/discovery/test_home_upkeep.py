@@ -31,6 +31,8 @@ class AnsweringNetwork:
     def __init__(self, home: Home, alive: list[str]) -> None:
         self.alive = alive
         self.unreachable: set[str] = set()
+        self.noted = 0
+        """How often links were told to look at what is kept."""
         self._home = home
         self._linked: dict[str, None] = {}
 
@@ -56,6 +58,9 @@ class AnsweringNetwork:
         self._home.add(peer_id, peer_position(peer_id))
         return True
 
+    def note_keeping(self) -> None:
+        self.noted += 1
+
 
 async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_clock: trio.testing.MockClock) -> None:
     home = Home(peer_position(OWN))
@@ -74,6 +79,28 @@ async def test_a_thin_bucket_that_has_filled_is_not_kept_for_an_hour(autojump_cl
     await upkeep.run_once()
     assert not home.keeps_bucket(FARTHEST)
     assert sum(map(upkeep.is_far_link, FAR)) == 2
+
+
+async def test_links_are_told_when_others_are_needed_than_before_though_nobody_came_or_went(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """They kept what had been needed for as long as nothing else happened: one peer of 60 was linked with all."""
+    home = Home(peer_position(OWN))
+    network = AnsweringNetwork(home, NEAR + FAR[:10])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    for peer in network.alive:
+        await network.link(peer)
+    await upkeep.run_once()
+    assert home.keeps_bucket(FARTHEST)
+    before = network.noted
+    assert before
+    network.alive = IDS
+    for newcomer in FAR[10:]:
+        await network.link(newcomer)
+    await trio.sleep(INTERVAL)
+    await upkeep.run_once()
+    assert sum(map(upkeep.is_far_link, FAR)) == 2, "all others of the bucket are needed no more"
+    assert network.noted > before
 
 
 async def test_it_is_told_when_others_have_to_be_linked_though_nobody_came_or_went(
