@@ -179,7 +179,7 @@ class HomeUpkeep:
             rested = {name for name in self._lacking if self._failed.rests_until(name) <= trio.current_time()}
             self._lacking -= rested
             async with self._pass:
-                if await self._link(rested):
+                if await self._link(sorted(rested)):
                     return True
         return False
 

@@ -31,6 +31,8 @@ class AnsweringNetwork:
     def __init__(self, home: Home, alive: list[str]) -> None:
         self.alive = alive
         self.unreachable: set[str] = set()
+        self.tried: list[str] = []
+        """Who was dialled, in order."""
         self.noted = 0
         """How often links were told to look at what is kept."""
         self._home = home
@@ -51,6 +53,7 @@ class AnsweringNetwork:
         return nearest(position, self.alive, count), True
 
     async def link(self, peer_id: str) -> bool:
+        self.tried.append(peer_id)
         await trio.lowlevel.checkpoint()
         if peer_id in self.unreachable:
             return False
@@ -213,6 +216,33 @@ async def test_who_couldnt_be_linked_is_when_its_time_comes_and_not_with_some_la
         await trio.sleep(10)  # it is tried after 4, 12 and 28 seconds
         assert OTHERS[5] in network.members()
         nursery.cancel_scope.cancel()
+
+
+async def test_several_who_couldnt_be_linked_are_tried_again_in_the_order_of_their_names(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    home = Home(peer_position(OWN))
+    network = AnsweringNetwork(home, IDS[:20])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    network.unreachable = {*OTHERS[5:19]}
+    await network.link(OTHERS[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(OTHERS[0])
+        await trio.sleep(20)
+        network.tried.clear()
+        network.unreachable.clear()
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    again = [peer for peer in network.tried if peer in OTHERS[5:19]]
+    assert set(again) == {*OTHERS[5:19]}
+    # Of two who failed together, one waits for the other, as at first; else which comes first would be chance.
+    assert again == sorted(sorted(again), key=_waits_for_us)
+
+
+def _waits_for_us(peer: str) -> bool:
+    own, position = peer_position(OWN), peer_position(peer)
+    return (own < position) is bool((own ^ position) & 1)
 
 
 async def homes_lack_after_deaths(members: int, deaths: int, seed: int) -> dict[str, set[str]]:
