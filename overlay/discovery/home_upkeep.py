@@ -105,6 +105,7 @@ class HomeUpkeep:
         self._at_once = LINKED_AT_FIRST  # dials
         self._lacking: set[str] = set()  # who belongs here and couldn't be linked
         self._is_placed = False  # whether our own position was looked up since we had company
+        self._refreshed_beyond = POSITION_BITS  # the home's height when buckets were refreshed
         self._turn = 0
         self._has_lost = False
         self._thin_found: float | None = None  # when a bucket was found thin, the latest time
@@ -122,8 +123,9 @@ class HomeUpkeep:
         return any(member in chosen for chosen in self._far.values())
 
     def note_up(self, member: str) -> None:  # noqa: ARG002 - who it is doesn't matter
-        """A member was linked: with another among the three nearest, the home has to be confirmed anew."""
-        if not self._home.is_confirmed(trio.current_time()):
+        """A member was linked: with another among the three nearest, the home has to be confirmed anew, and where it is
+        smaller now, what lies beyond it looked up: ids that crowd into it alone tell of a network that is too large."""
+        if self._home.height < self._refreshed_beyond or not self._home.is_confirmed(trio.current_time()):
             self._due.set()
 
     def note_down(self, member: str, *, was_kept: bool) -> None:
@@ -342,6 +344,7 @@ class HomeUpkeep:
 
     async def _refresh_buckets(self) -> None:
         """Rule 4."""
+        self._refreshed_beyond = self._home.height
         if self._home.height == POSITION_BITS:
             self._size.note_all(len(self._home) + 1)
         due = [bucket for bucket in range(self._home.height, POSITION_BITS) if self._is_due(bucket)]

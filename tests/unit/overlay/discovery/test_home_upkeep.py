@@ -143,6 +143,29 @@ class HalvedNetwork(AnsweringNetwork):
         return HomeView(view.height, view.is_equal, tuple(name for name in view.names if name in half))
 
 
+async def test_what_a_home_leaves_as_it_narrows_is_looked_up_soon(autojump_clock: trio.testing.MockClock) -> None:
+    home = Home(peer_position(OWN))
+    near = nearest(peer_position(OWN), NEAR, len(NEAR))
+    *before, one, other, another = near[5::3]
+    network = AnsweringNetwork(home, [OWN, *near[:5], *before, *FAR[:8]])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    await network.link(near[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(near[0])
+        await trio.sleep(20)
+        assert home.height == POSITION_BITS
+        network.alive += one, other, another
+        for newcomer in one, other, another:
+            await network.link(newcomer)
+            upkeep.note_up(newcomer)
+            assert home.is_confirmed(trio.current_time()), "another is among the three nearest"
+        assert home.height < POSITION_BITS
+        await trio.sleep(5)
+        assert home.thin_buckets() == [FARTHEST]
+        nursery.cancel_scope.cancel()
+
+
 async def test_who_was_parted_when_its_bucket_was_found_thin_is_linked_soon_after_the_healing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
