@@ -26,7 +26,7 @@ from tests.simulation.scenario import Attempt, Report, possible, run
 from tests.simulation.world import World
 
 LARGE = 1002  # a seed whose nodes lie evenly enough: more than a home's on each half of the keyspace
-HANGS = 900  # seconds of the wall clock: these only compute, for minutes where the machine is slow or busy
+HANGS = 300  # seconds of the wall clock: these only compute, for a minute and more beside other workers
 SHORT = 60.0  # seconds in which things go wrong
 REPAIR = 60.0  # seconds between comparisons: afterwards each run waits for longer than that
 
@@ -65,7 +65,6 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
     assert report.closed > 100, "nobody had to close a link"
 
 
-@pytest.mark.timeout(HANGS)
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
     assert run(2004, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR).acknowledged > 50
 
@@ -94,14 +93,14 @@ def test_another_seed_gives_another_trace() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7 * HANGS)
+@pytest.mark.timeout(20 * HANGS)
 @pytest.mark.parametrize("seed", range(9, 29))
 def test_the_same_holds_with_more_seeds(seed: int) -> None:
     check(run(seed))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7 * HANGS)
+@pytest.mark.timeout(20 * HANGS)
 @pytest.mark.parametrize("seed", [1000, LARGE])
 def test_the_same_holds_for_longer_in_larger_networks(seed: int) -> None:
     check(run(seed, nodes=60))
