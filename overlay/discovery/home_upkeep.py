@@ -5,13 +5,13 @@
    and whose own homes are confirmed. All whom they name that belong into the home, or into a thin bucket, are linked.
    The pass begins anew while somebody new was found; then those who answered have confirmed the home.
 2. A member that was alone looks its own position up first: whoever one joins through may be far away.
-3. A pass is made at once when the home isn't confirmed, as after joining, and after the loss of a neighbour's link;
-   and again 2 seconds after such a one and after any that found somebody new: who came at the same time knew us as
-   little as we it. In between, one of the three nearest, one neighbour at random, one member of each thin bucket and
-   one of those who didn't answer when they were asked last are asked every two minutes, by digest; and whoever asked
-   us with another view than ours, soon. Where a bucket was found thin, its members are asked sooner: where the network
-   was parted, some of them didn't know of the others. Who belongs into the home and couldn't be linked is tried again,
-   ever less often, and by itself: a pass that finds nobody new comes ever later.
+3. A pass is made at once when the home isn't confirmed, as after joining, or has narrowed, and after the loss of a
+   neighbour's link; and again 2 seconds after such a one and after any that found somebody new: who came at the same
+   time knew us as little as we it. In between, one of the three nearest, one neighbour at random, one member of each
+   thin bucket and one of those who didn't answer when they were asked last are asked every two minutes, by digest; and
+   whoever asked us with another view than ours, soon. Where a bucket was found thin, its members are asked sooner:
+   where the network was parted, some of them didn't know of the others. Who belongs into the home and couldn't be
+   linked is tried again, ever less often, and by itself: a pass that finds nobody new comes ever later.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
    linked by now than were found is looked up sooner: its links needn't be kept any more.
