@@ -14,7 +14,9 @@
    linked is tried again, ever less often, and by itself: a pass that finds nobody new comes ever later.
 4. Each bucket outside of the home is looked up once an hour: of fewer than a home's members all are linked; else two of
    them at random are, through which lookups go. These lookups tell the network's size, too. A bucket in which more are
-   linked by now than were found is looked up sooner: its links needn't be kept any more.
+   linked by now than were found is looked up sooner: its links needn't be kept any more. Where a lookup wasn't exact
+   it is repeated soon, and then ever later: whoever takes the network for larger than it is believes no true answer,
+   and goes on doing so until it knows that bucket.
 
 Whoever links all members of its thin buckets is known to all in whose homes it is: a bucket has fewer than H members
 just when the home of each of them reaches beyond it, to us.
@@ -108,6 +110,7 @@ class HomeUpkeep:
         self._refreshed_beyond = POSITION_BITS  # the home's height when buckets were refreshed
         self._turn = 0
         self._has_lost = False
+        self._is_vague = False  # whether a lookup in a bucket wasn't exact in the last pass
         self._thin_found: float | None = None  # when a bucket was found thin, the latest time
         self._pass = trio.Lock()
         self._due = Wakeup()
@@ -156,6 +159,7 @@ class HomeUpkeep:
                 is_uncertain = self._has_lost or not self._home.is_confirmed(trio.current_time())
                 self._has_lost = False
                 self._lacking.clear()
+                was_vague, self._is_vague = self._is_vague, False
                 if is_again or is_uncertain:
                     found = await self._whole_pass()
                 else:
@@ -164,8 +168,8 @@ class HomeUpkeep:
                 is_again, wait = True, AGAIN
             else:
                 is_again = bool(self._lacking)
-                wait = min(2 * wait, INTERVAL) if is_again or self._is_thin_of_late() else INTERVAL
-            if self._thin_found is not None and self._thin_found >= began:
+                wait = min(2 * wait, INTERVAL) if is_again or self._is_vague or self._is_thin_of_late() else INTERVAL
+            if (self._thin_found is not None and self._thin_found >= began) or (self._is_vague and not was_vague):
                 wait = AGAIN
             await trio.sleep(_SHORTEST * self._random.uniform(0.5, 1.0))
 
@@ -375,7 +379,8 @@ class HomeUpkeep:
         if len(inside) < HOME_SIZE:
             await self._link(name for name in inside if self._peer.is_dialable(name))
         if not is_exact:
-            return  # whoever answered may know a part only: tried again next time
+            self._is_vague = True  # whoever answered may know a part only, or we take the network for larger than it is
+            return
         self._note_size(target, found)
         now = trio.current_time()
         before = set(self._home.kept_members())

@@ -166,6 +166,48 @@ async def test_what_a_home_leaves_as_it_narrows_is_looked_up_soon(autojump_clock
         nursery.cancel_scope.cancel()
 
 
+class VagueNetwork(HalvedNetwork):
+    """Whose next few lookups aren't exact."""
+
+    vague = 0
+    lookups = 0
+
+    async def look_up(self, position: int, count: int) -> tuple[list[str], bool]:
+        self.lookups += 1
+        self.vague -= 1
+        found, _ = await super().look_up(position, count)
+        return found, self.vague < 0
+
+
+@pytest.mark.parametrize("vague", [12, 10**6])
+async def test_a_lookup_that_was_not_exact_is_repeated_soon_and_then_ever_later(
+    vague: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    home = Home(peer_position(OWN))
+    near = nearest(peer_position(OWN), NEAR, len(NEAR))
+    *before, one, other, another = near[5::3]
+    network = VagueNetwork(home, [OWN, *near[:5], *before, *FAR[:8]])
+    upkeep = HomeUpkeep(home, SizeEstimate(), network, random.Random(1))
+    await network.link(near[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upkeep.run)
+        upkeep.note_up(near[0])
+        await trio.sleep(600)
+        network.alive += one, other, another
+        network.vague = vague
+        for newcomer in one, other, another:
+            await network.link(newcomer)
+            upkeep.note_up(newcomer)
+        earlier = network.lookups
+        await trio.sleep(30)
+        assert (home.thin_buckets() == [FARTHEST]) == (vague == 12)
+        assert network.lookups - earlier > 12
+        earlier = network.lookups
+        await trio.sleep(3600)
+        assert network.lookups - earlier < 2 * 3600 / INTERVAL
+        nursery.cancel_scope.cancel()
+
+
 async def test_who_was_parted_when_its_bucket_was_found_thin_is_linked_soon_after_the_healing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
