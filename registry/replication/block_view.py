@@ -10,6 +10,7 @@ that is so, and who they are, is the same everywhere in a block that is small en
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ NEVER_DENSE = Crowding(0, 0)
 
 class NearestView(NamedTuple):
     """What is known of a block's keepers: those that are nearest everywhere in it, and those among whom it isn't
-    decided yet, since they share the bits above the block's height: `open_places` of them are keepers."""
+    decided yet, since they share the bits above the block's height, in order of their positions: `open_places` of them
+    are keepers."""
 
     certain: tuple[str, ...]
     undecided: tuple[tuple[int, str], ...]
@@ -35,18 +37,19 @@ class NearestView(NamedTuple):
         """The view of a half of the block, which is `block`."""
         if not self.open_places:
             return self
-        wanted = block.start >> block.height & 1
-        near: list[tuple[int, str]] = []
-        far: list[tuple[int, str]] = []
-        for member in self.undecided:
-            (near if member[0] >> block.height & 1 == wanted else far).append(member)
+        last = self.undecided[-1][0]
+        if not (self.undecided[0][0] ^ last) >> block.height:  # as in most blocks that are far from a crowd
+            return self
+        middle = bisect_left(self.undecided, (last >> block.height << block.height, ""))
+        lower, upper = self.undecided[:middle], self.undecided[middle:]
+        near, far = (upper, lower) if block.start >> block.height & 1 else (lower, upper)
         if len(near) > self.open_places:
-            return NearestView(self.certain, tuple(near), self.open_places)
+            return NearestView(self.certain, near, self.open_places)
         certain = (*self.certain, *(name for _, name in near))
         left = self.open_places - len(near)
         if not left or len(far) <= left:
             return NearestView((*certain, *(name for _, name in far)) if left else certain, (), 0)
-        return NearestView(certain, tuple(far), left)
+        return NearestView(certain, far, left)
 
 
 class CrowdView(NamedTuple):
@@ -125,7 +128,7 @@ def nearest_view_of(members: Members, size: int) -> NearestView:
     """What is known of the `size` nearest members, of the whole keyspace."""
     if len(members) <= size:
         return NearestView(tuple(members), (), 0)
-    return NearestView((), tuple((position, member) for member, position in members.items()), size)
+    return NearestView((), tuple(sorted((position, member) for member, position in members.items())), size)
 
 
 def block_view_of(members: Members, size: int, crowding: Crowding) -> BlockView:

@@ -21,11 +21,18 @@ from overlay.discovery.density import CROWD, Crowding
 from overlay.discovery.home import HOME_SIZE
 from overlay.discovery.keyspace import POSITION_BITS
 from registry.replication.block_view import NEVER_DENSE, Members, NearestView, nearest_view_of
-from registry.replication.ranges import Block
+from registry.replication.ranges import WHOLE, Block
 
 DEEPEST: Final = 10
 """Bits below the home, or a bucket, by which blocks are cut."""
 _OURSELVES: Final = ""  # no member has this name
+
+
+class Crowd(NamedTuple):
+    """Members of one view that are near enough to a block to make something in it dense: their positions, in order."""
+
+    crowding: Crowding
+    positions: tuple[int, ...]
 
 
 class Nearby(NamedTuple):
@@ -35,9 +42,8 @@ class Nearby(NamedTuple):
     own: int
     sides: tuple[tuple[NearestView, int], ...]
     """Per view who is nearest in the block, and the buckets of which it knows nobody."""
-    crowdings: tuple[Crowding, ...]
-    positions: tuple[tuple[int, ...], ...]
-    """Of the members of each view, ourselves included."""
+    crowds: tuple[Crowd, ...]
+    """Those that may make something in the block dense, with ourselves in its region."""
     home_height: int
     """Of the smallest home in any view."""
     deepest: int
@@ -50,26 +56,38 @@ class Nearby(NamedTuple):
 
     def is_wanted(self, block: Block) -> bool:
         """Whether anything in the block matters."""
+        if self.crowds:
+            return True
         distance = (self.own ^ block.start) >> block.height
-        return any(
-            not unknown >> block.height & distance and self._may_be_in(view) for view, unknown in self.sides
-        ) or any(self._may_be_in_region(block, crowding) for crowding in self.crowdings)
+        return any(not unknown >> block.height & distance and self._may_be_in(view) for view, unknown in self.sides)
 
     def half(self, block: Block) -> Nearby:
         """The same for a half of the block, which is `block`."""
-        return self._replace(sides=tuple((view.half(block), unknown) for view, unknown in self.sides))
+        return self._replace(
+            sides=tuple((view.half(block), unknown) for view, unknown in self.sides),
+            crowds=_crowds_around(block, self.own, self.crowds),
+        )
 
     def _may_be_in(self, view: NearestView) -> bool:
         return _OURSELVES in view.certain or (self.own, _OURSELVES) in view.undecided
 
-    def _may_be_in_region(self, block: Block, crowding: Crowding) -> bool:
-        height, start = block.height, block.start
-        if not crowding.within or (self.own ^ start) >> max(height, crowding.height):
-            return False
-        return any(
-            sum((position ^ start) >> height << height < crowding.within for position in positions) >= CROWD
-            for positions in self.positions
-        )
+
+def _crowds_around(block: Block, own: int, crowds: Iterable[Crowd]) -> tuple[Crowd, ...]:
+    """Those that may make the block part of a dense region with `own`, with whoever is near enough to it: all of them
+    are for the block that it is a half of."""
+    height, start = block.height, block.start
+    found: list[Crowd] = []
+    for crowd in crowds:
+        within, positions = crowd.crowding.within, crowd.positions
+        if (own ^ start) >> max(height, crowd.crowding.height):
+            continue
+        if 1 << max((positions[0] ^ start).bit_length(), (positions[0] ^ positions[-1]).bit_length()) <= within:
+            found.append(crowd)  # nobody is farther
+            continue
+        near = [at for at in positions if (at ^ start) >> height << height < within]
+        if len(near) >= CROWD:
+            found.append(Crowd(crowd.crowding, tuple(near)))
+    return tuple(found)
 
 
 def within_reach(
@@ -77,13 +95,21 @@ def within_reach(
 ) -> Nearby:
     """Where a member at `own` may be among the `reach` nearest, or in a region by one of `crowdings`, in one of the
     views, each of which has its own: for the functions below."""
-    sides, positions, home_height = [], [], POSITION_BITS
+    sides, home_height = [], POSITION_BITS
     for view, crowding in zip(views, crowdings or [NEVER_DENSE] * len(views), strict=True):
         home_height = min(home_height, _home_height(own, view.values()))
         members = {member: position for member, position in view.items() if position != own} | {_OURSELVES: own}
         sides.append((nearest_view_of(members, reach), unknown_buckets(own, view.values(), crowding.linked)))
-        positions.append(tuple(members.values()))
-    return Nearby(own, tuple(sides), tuple(crowdings), tuple(positions), home_height, deepest)
+    seen = [{own, *view.values()} for view in views]
+    fullest = [positions for positions in seen if not any(positions < more for more in seen)]
+    crowds = [
+        Crowd(crowding, tuple(sorted(positions)))
+        for crowding in dict.fromkeys(crowdings)
+        if crowding.within
+        for positions in fullest
+        if len(positions) >= CROWD
+    ]
+    return Nearby(own, tuple(sides), _crowds_around(WHOLE, own, crowds), home_height, deepest)
 
 
 def _home_height(own: int, positions: Iterable[int]) -> int:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from overlay.discovery.density import BEGINS, CROWD, ENDS, TAKEN, Crowding, Density
 from overlay.discovery.home import HOME_SIZE, Home
 from registry.replication import keepers
-from registry.replication.block_view import NEVER_DENSE, Keepers
+from registry.replication.block_view import NEVER_DENSE, Keepers, nearest_view_of
 from registry.replication.keepers import (
     BlockChange,
     KeeperBlock,
@@ -433,3 +433,19 @@ def test_a_change_of_members_holds_nobody_up_for_long(honest: int, ground: int, 
                 blocks += sum(1 for _ in nearest_within(change.block, before, wanted))
             began = time.thread_time()
         assert blocks < 20_000
+
+
+@given(SEEDS, st.integers(1, 12), st.integers(0, BITS - 8))
+def test_halving_decides_only_where_members_differ(seed: int, size: int, alike: int) -> None:
+    """They share so many bits, as those of ids ground close together: until then nothing is copied."""
+    randomness = random.Random(seed)
+    differing, start = BITS - alike, randomness.getrandbits(BITS)
+    view = {f"{n}": start >> differing << differing | randomness.getrandbits(differing) for n in range(20)}
+    target, block, seen = randomness.getrandbits(BITS), WHOLE, nearest_view_of(view, size)
+    expected = nearest_to(target, view, size)
+    while block.height and seen.open_places:
+        block = next(half for half in block.halves() if target in half)
+        before, seen = seen, seen.half(block)
+        assert seen is before or block.height < differing
+        assert {*seen.certain} <= expected <= {*seen.certain, *(name for _, name in seen.undecided)}
+    assert {*seen.certain} == expected
