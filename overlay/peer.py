@@ -43,7 +43,7 @@ from overlay.discovery.peer_records import PeerRecords
 from overlay.discovery.routing_table import RoutingTable
 from overlay.discovery.vetting import Vetting
 from overlay.identity import Identity
-from overlay.libp2p.signed_peer_record import open_peer_record, sign_peer_record
+from overlay.libp2p.signed_peer_record import MAX_RELAYS, open_peer_record, sign_peer_record
 from overlay.limits.loop_lag import LoopLag
 from overlay.nearby_members import NearbyPeers
 from overlay.peer_host import PeerHost
@@ -146,6 +146,7 @@ class OverlayPeer:
             self._lookup,
             settings.peer_records,
             member=settings.member,
+            says=lambda: (self.addresses(), self.members()[:MAX_RELAYS]),
             own=self._own_peer_record,
             open_sealed=open_peer_record,
             clock=clock,
@@ -499,5 +500,5 @@ class OverlayPeer:
             callback()
 
     def _own_peer_record(self, now: float) -> PeerRecord:
-        relays = [(member, self.addresses_of(member)) for member in self.members()]
+        relays = [(member, self.addresses_of(member)) for member in self.members()[:MAX_RELAYS]]
         return sign_peer_record(self._identity, self.addresses(), relays, now)

@@ -68,15 +68,18 @@ class PeerRecords:
         settings: PeerRecordSettings,
         *,
         member: bool,
+        says: Callable[[], object],
         own: Callable[[float], PeerRecord],
         open_sealed: OpenPeerRecord,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`own(now)`: this peer's record as of now, signed. `clock`: seconds since 1970."""
+        """`says()`: what this peer's record would say now, to be compared. `own(now)`: it as of now, signed. `clock`:
+        seconds since 1970."""
         self._links = links
         self._lookup = lookup
         self._settings = settings
         self._member = member
+        self._says = says
         self._own = own
         self._open_sealed = open_sealed
         self._clock = clock
@@ -106,12 +109,14 @@ class PeerRecords:
         task_status.started()
         await self._advertised.wait()
         published: PeerRecord | None = None
+        said: object = None
         retry = self._settings.retry_delay
         while True:
             self._changed.clear()
-            peer_record = self._own(self._clock())
-            if published is None or not self._is_current(published, peer_record):
-                published = peer_record if await self._publish(peer_record) else None
+            says, now = self._says(), self._clock()
+            if published is None or says != said or self._is_due(published, now):
+                peer_record = self._own(now)
+                published, said = peer_record if await self._publish(peer_record) else None, says
             # Longer each time: refused attempts are charged too.
             wait, retry = retry, min(2 * retry, self._settings.retry_delay_limit)
             if published is not None or not self._lookup.members():
@@ -120,10 +125,9 @@ class PeerRecords:
                 await self._changed.wait()
             await trio.sleep(_SETTLING)
 
-    def _is_current(self, published: PeerRecord, own: PeerRecord) -> bool:
-        """Whether the published record says the same as our own as of now, and was published lately."""
-        age = (own.sequence - published.sequence) / 1_000_000
-        return (published.addresses, published.relays) == (own.addresses, own.relays) and age < self._settings.interval
+    def _is_due(self, published: PeerRecord, now: float) -> bool:
+        """Whether it was published so long ago that others will forget it."""
+        return now - published.sequence / 1_000_000 >= self._settings.interval
 
     async def find(self, peer_id: str, *, timeout: float) -> PeerRecord | None:
         """The newest record of a peer that the members near it know, within `timeout` seconds."""

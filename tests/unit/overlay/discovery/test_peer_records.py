@@ -31,6 +31,7 @@ class Peer:
         dialler = AddressedDialler(network, self.identity.peer_id)
         network.diallers[self.peer_id] = dialler
         self.clock_error = 0.0
+        self.signed = 0
         self.links = LyingLinks(dialler, settings, member=settings.member)
         self.links.lies = {}
         self.lookup = Lookup(self.identity, dialler, self.links, settings)
@@ -39,6 +40,7 @@ class Peer:
             self.lookup,
             settings.peer_records,
             member=settings.member,
+            says=lambda: sorted(self.lookup.members()),
             own=self.peer_record,
             open_sealed=open_peer_record,
             clock=lambda: NOW + trio.current_time() + self.clock_error,
@@ -51,6 +53,7 @@ class Peer:
         return self.identity.peer_id
 
     def peer_record(self, now: float) -> PeerRecord:
+        self.signed += 1
         return sign_peer_record(self.identity, [], [(member, []) for member in self.lookup.members()], now)
 
 
@@ -114,6 +117,22 @@ async def test_a_new_relay_is_published_at_once(autojump_clock: trio.testing.Moc
         found = await four.members[1].peer_records.find(client.peer_id, timeout=2)
         assert found is not None
         assert set(found.relays) == {four.members[0].peer_id, four.members[2].peer_id}
+
+
+async def test_nothing_is_signed_while_there_is_nothing_new_to_say(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as four:
+        await trio.sleep(5)
+        before = four.members[0].signed
+        for _ in range(10):
+            four.members[0].peer_records.note_change()
+            await trio.sleep(1)
+        assert four.members[0].signed == before
+        await four.light(four.members[0])  # no member, so nothing new either
+        await trio.sleep(1)
+        assert four.members[0].signed == before
+        await four.member()
+        await trio.sleep(1)
+        assert four.members[0].signed > before
 
 
 async def test_members_are_found_too_and_published_again_before_they_are_forgotten(
