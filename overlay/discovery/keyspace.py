@@ -54,8 +54,8 @@ def peer_position(peer_id: str) -> int:
 
 def nearest(target: int, peer_ids: Iterable[str], count: int) -> list[str]:
     """The `count` peers nearest to `target`, nearest first; a peer that is given twice is in the result once."""
-    ranked = sorted({peer_position(peer_id) ^ target: peer_id for peer_id in peer_ids}.items())
-    return [peer_id for _, peer_id in ranked[:count]]
+    at = {peer_position(peer_id) ^ target: peer_id for peer_id in peer_ids}
+    return [at[distance] for distance in sorted(at)[:count]]
 
 
 def _varint(number: int) -> bytes:

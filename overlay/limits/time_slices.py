@@ -97,8 +97,11 @@ class TimeSlices:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _may_begin(self, source: str) -> bool:
+        begun = self._begun[source]
+        if not begun:
+            return True
         others = len(self._busy) - (source in self._busy)
-        return self._begun[source] < (1 if others else ALONE)
+        return begun < (1 if others else ALONE)
 
     def _note_begun(self, source: str) -> None:
         if not self._begun:
