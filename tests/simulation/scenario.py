@@ -55,6 +55,7 @@ USERS: Final = 6
 REPLICAS: Final = 5
 BOOTSTRAP: Final = 3  # nodes through which all join
 COLLECTED: Final = 60.0  # seconds between two looks for garbage
+READERS: Final = 6  # at once, in the end; replicas have few places for links
 NEAREST: Final = 20  # members that lookups are checked for
 WATCHED: Final = 4  # resources
 WATCHERS: Final = 3  # of each
@@ -560,13 +561,21 @@ class Scenario:
         guarded.check_policy(known.key)
         self.note(f"{guarded.resource_id} {known.digest().hex()}")
         found: Values = {}
-        for node in self.world.up():
+
+        async def read(node: WorldNode) -> None:
+            nonlocal found
             assert node.parts is not None
-            await guarded.wait_for_certificates()  # one may end while others read
             resolved = await node.parts.registry.resolve_resource(guarded.resource_id, self.majority, include_down=True)
             assert resolved.records is not None, f"node {node.number} can't read: {resolved.errors}"
             found = _values(resolved.records)
             guarded.check_found(known, found, self.settings.registry)
+
+        readers = self.world.up()
+        for first in range(0, len(readers), READERS):
+            await guarded.wait_for_certificates()  # one may end while others read
+            async with trio.open_nursery() as nursery:
+                for node in readers[first : first + READERS]:
+                    nursery.start_soon(read, node)
         # Where anybody may register, a liar may tell its record to a watcher alone.
         ignored = self.liars if known.key is not None and lets_in_anybody(known.key) else frozenset()
         self._check_watchers(guarded.resource_id, found, lambda told: told.visible.values(), ignored)
