@@ -1,6 +1,7 @@
 """How the tests are spread over workers: what shares a network stays together, and what takes longest starts first.
 
-What starts so many nodes that two cores are just enough for them is marked `alone`, and runs beside nothing else.
+What starts so many nodes that two cores are just enough for them is marked `alone`, and runs beside nothing else. What
+computes for so long that it needs a whole core is marked `core`, and meanwhile one worker fewer starts tests.
 
 And what is logged in this process: it is kept, and made text only where a test fails. As text it took each network in
 one process a twentieth of its CPU.
@@ -8,6 +9,7 @@ one process a twentieth of its CPU.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -17,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 import structlog
-from filelock import ReadWriteLock
+from filelock import FileLock, ReadWriteLock
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -54,6 +56,9 @@ time, and real networks run beside one of these and not beside several."""
 
 MACHINE: Final = pytest.StashKey[ReadWriteLock]()
 """Of all workers; where no test of the run is marked `alone` there is none."""
+
+CORE: Final = pytest.StashKey[FileLock]()
+"""Of all workers: held by a test that has a core for itself, meanwhile the last worker begins none."""
 
 LOGGED: Final = 2_000  # events of a test that are kept, the last ones
 _logged: deque[tuple[str, structlog.typing.EventDict]] = deque(maxlen=LOGGED)
@@ -132,6 +137,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     cache = session.config.cache
+    if cache is not None:
+        session.config.stash[CORE] = FileLock(cache.mkdir("machine") / "core.lock")
     if cache is not None and any(item.get_closest_marker("alone") for item in session.items):
         session.config.stash[MACHINE] = ReadWriteLock(cache.mkdir("machine") / "lock.sqlite")
 
@@ -140,10 +147,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """What is marked `alone` waits until the other workers' tests have ended, and lets none begin beside it. That is
     before a test's time begins to count."""
-    machine = item.config.stash.get(MACHINE, None)
-    if machine is None:
-        return (yield)
-    with machine.write_lock() if item.get_closest_marker("alone") else machine.read_lock():
+    with contextlib.ExitStack() as held:
+        core, machine = item.config.stash.get(CORE, None), item.config.stash.get(MACHINE, None)
+        if core is not None and item.get_closest_marker("core"):
+            held.enter_context(core)
+        elif core is not None and os.environ.get("PYTEST_XDIST_WORKER") == f"gw{WORKERS - 1}":
+            with core:  # whoever has a core for itself shares the machine with one other worker
+                pass
+        if machine is not None:
+            held.enter_context(machine.write_lock() if item.get_closest_marker("alone") else machine.read_lock())
         return (yield)
 
 

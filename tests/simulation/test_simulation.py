@@ -56,6 +56,7 @@ def test_what_was_acknowledged_is_found_and_what_ended_is_not_after_faults() -> 
     assert report.deaths > 1, "nobody died in the end"
 
 
+@pytest.mark.core
 @pytest.mark.timeout(HANGS)
 def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_them() -> None:
     report = run(LARGE, nodes=60, faults=SHORT / 2, repair=REPAIR / 3)
@@ -65,6 +66,7 @@ def test_the_same_holds_in_a_larger_network_in_which_links_are_closed_to_save_th
     assert report.closed > 100, "nobody had to close a link"
 
 
+@pytest.mark.core
 def test_the_same_holds_where_replicas_pass_writes_on() -> None:
     assert run(2004, nodes=12, replicas=9, faults=1.25 * SHORT, repair=REPAIR / 1.5).acknowledged > 50
 
