@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.discovery.keyspace import nearest, peer_position, resource_position
+from overlay.discovery.keyspace import POSITION_BITS, nearest, peer_position, resource_position
 from registry.client.registry import Registry
 from registry.model.signing import key_id_of
 from tests.attacks.eclipse import KINDS, LYING, SILENT, Attackers, ground
@@ -24,7 +25,9 @@ from tests.simulation.nodes import simulated_nodes
 
 REPLICAS: Final = 20
 MAJORITY: Final = REPLICAS // 2 + 1
-LABEL: Final = "eclipsed"
+WITHIN: Final = (1 << POSITION_BITS) // 3
+"""From a resource to the nearest honest node. Where all are much farther, as around one resource in twenty with five
+nodes, ids that take its nearest places are spread as thinly as the members of a larger network, and own it: a limit."""
 JOINED_WITHIN: Final = 120.0  # seconds, with all on one core
 PASSED_ON_WITHIN: Final = 10.0  # seconds, likewise
 ALL_VALUES: Final = {"value 0", "value 1", "value 2", "by a majority"}
@@ -43,15 +46,27 @@ class Eclipse(NamedTuple):
 
     honest: Sequence[Honest]
     attackers: Attackers
+    label: str
 
     @property
     def resource_id(self) -> str:
-        return key_id_of(LABEL, self.honest[0].peer_id)
+        return key_id_of(self.label, self.honest[0].peer_id)
 
 
-def attackers_of(honest: Sequence[str], wanted: int, kind: str) -> Attackers:
+def label_near(honest: Sequence[str]) -> str:
+    """The label of a resource of the first of these peers that has one of them `WITHIN` reach."""
+    positions = [peer_position(peer_id) for peer_id in honest]
+    labels = (f"eclipsed {number}" for number in count())
+    return next(
+        label
+        for label in labels
+        if min(resource_position(key_id_of(label, honest[0])) ^ position for position in positions) < WITHIN
+    )
+
+
+def attackers_of(honest: Sequence[str], label: str, wanted: int, kind: str) -> Attackers:
     """Those that take all the nearest places of a resource of the first of these peers."""
-    position = resource_position(key_id_of(LABEL, honest[0]))
+    position = resource_position(key_id_of(label, honest[0]))
     attackers = Attackers(ground(position, honest, wanted), kind)
     assert not {*nearest(position, [*honest, *attackers.peer_ids], REPLICAS)} & {*honest}
     return attackers
@@ -62,10 +77,12 @@ async def eclipse(folder: Path, honest: int, attackers: int, kind: str) -> Async
     """Whole nodes over real connections, all in this process."""
     async with crowd(folder, honest) as network, trio.open_nursery() as nursery:
         nodes = [member.node for member in network.members]
-        attacking = attackers_of([node.peer.peer_id for node in nodes], attackers, kind)
+        peer_ids = [node.peer.peer_id for node in nodes]
+        label = label_near(peer_ids)
+        attacking = attackers_of(peer_ids, label, attackers, kind)
         await attacking.join([(node.peer.peer_id, node.peer.addresses()) for node in nodes], nursery)
         await linked(network, attacking)
-        yield Eclipse([Honest(node.peer.peer_id, node.registry) for node in nodes], attacking)
+        yield Eclipse([Honest(node.peer.peer_id, node.registry) for node in nodes], attacking, label)
         nursery.cancel_scope.cancel()
 
 
@@ -74,11 +91,13 @@ async def simulated_eclipse(honest: int, attackers: int, kind: str) -> AsyncIter
     """The same without connections, and with neighbourhoods as those who know everybody tell them."""
     async with simulated_nodes(honest) as (network, nodes):
         network.crowds = True
-        attacking = attackers_of([node.peer_id for node in nodes], attackers, kind)
+        peer_ids = [node.peer_id for node in nodes]
+        label = label_near(peer_ids)
+        attacking = attackers_of(peer_ids, label, attackers, kind)
         for peer_id in attacking.peer_ids:
             attacking.serve_by(network.add(peer_id).serve)
         network.membership_changed()
-        yield Eclipse([Honest(node.peer_id, node.registry) for node in nodes], attacking)
+        yield Eclipse([Honest(node.peer_id, node.registry) for node in nodes], attacking, label)
 
 
 async def linked(network: Crowd, attackers: Attackers) -> None:
@@ -95,7 +114,7 @@ async def linked(network: Crowd, attackers: Attackers) -> None:
 
 async def holds_what_it_should(attack: Eclipse) -> None:
     """What is acknowledged is read, by one and by three replicas' word."""
-    created = await attack.honest[0].registry.create_resource(LABEL)
+    created = await attack.honest[0].registry.create_resource(attack.label)
     assert created.resource_id == attack.resource_id, created.errors
     for number, writer in enumerate(attack.honest[:3]):
         done = await writer.registry.register_service(attack.resource_id, f"value {number}", writer.peer_id, "s")
