@@ -147,15 +147,23 @@ async def ended_stays_ended(attack: Eclipse) -> None:
 async def all_read(attack: Eclipse, ack: int, expected: set[str]) -> None:
     """Wait until all honest members read this, and nothing that was never there.
 
-    What one replica acknowledged may be read a moment later elsewhere: it is passed on.
+    What one replica acknowledged may be read a moment later elsewhere: it is passed on. All read at the same time, as
+    each waits for up to half a second until it knows whether a new host lives.
     """
     waiting, at_once, began = list(attack.honest), -1, trio.current_time()
 
     async def lacking() -> dict[str, set[str]]:
         nonlocal at_once
-        found = {reader: await values_read(reader, attack.resource_id, ack) for reader in waiting}
-        assert all(read <= ALL_VALUES for read in found.values()), "nothing forged is served"
-        waiting[:] = [reader for reader, read in found.items() if read != expected]
+        found: dict[Honest, set[str]] = {}
+
+        async def read(reader: Honest) -> None:
+            found[reader] = await values_read(reader, attack.resource_id, ack)
+
+        async with trio.open_nursery() as nursery:
+            for reader in waiting:
+                nursery.start_soon(read, reader)
+        assert all(values <= ALL_VALUES for values in found.values()), "nothing forged is served"
+        waiting[:] = [reader for reader, values in found.items() if values != expected]
         at_once = len(attack.honest) - len(waiting) if at_once < 0 else at_once
         return {reader.peer_id: found[reader] for reader in waiting}
 
